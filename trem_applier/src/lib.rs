@@ -1,0 +1,5 @@
+//! The applier: takes a task's first copy, then consumes its slot and loads the target.
+//!
+//! It keeps no state of its own: everything needed to resume is in the target and the source.
+
+pub mod error;

@@ -1,0 +1,5 @@
+//! The program `trem-applier`.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

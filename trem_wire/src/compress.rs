@@ -1,0 +1,133 @@
+//! How a frame is packed: as it is, or through one zstd stream that lasts as long as the connection.
+//!
+//! The stream is flushed at each frame, so a frame can be unpacked the moment it arrives, while the
+//! window remembers earlier ones: even a transaction of 200 bytes shrinks. Level 1 with a window of
+//! 2^17 bytes keeps a stream under 1 MB of memory.
+//!
+//! | first byte | then |
+//! |---|---|
+//! | 0 | the messages |
+//! | 1 | their length (varint), then the bytes that the zstd stream gave up to its flush |
+
+use bytes::Bytes;
+use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
+
+use crate::codec::DecodeError;
+use crate::primitive::{put_varint, Reader};
+
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+
+const LEVEL: i32 = 1;
+const WINDOW_LOG: u32 = 17;
+
+/// More than a row of PostgreSQL can take; anything larger is not a frame.
+const FRAME_BYTES_MAX: usize = 2 << 30;
+
+/// What the option `compression` names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    Zstd,
+    None,
+}
+
+/// Packs the frames of one stream, in order.
+pub struct Packer {
+    encoder: Option<Encoder<'static>>,
+}
+
+impl Packer {
+    /// Fails only when zstd cannot get its memory.
+    pub fn new(compression: Compression) -> std::io::Result<Self> {
+        let encoder = match compression {
+            Compression::None => None,
+            Compression::Zstd => {
+                let mut encoder = Encoder::new(LEVEL)?;
+                encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+                encoder.set_parameter(CParameter::ContentSizeFlag(false))?;
+                Some(encoder)
+            }
+        };
+        Ok(Packer { encoder })
+    }
+
+    /// Appends the packed form of `messages` to `out`.
+    pub fn pack(&mut self, messages: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+        let Some(encoder) = &mut self.encoder else {
+            out.push(PLAIN);
+            out.extend_from_slice(messages);
+            return Ok(());
+        };
+        out.push(ZSTD);
+        put_varint(out, messages.len() as u64);
+        let mut input = InBuffer::around(messages);
+        while input.pos() < messages.len() {
+            append(out, |output| encoder.run(&mut input, output).map(drop))?;
+        }
+        while append(out, |output| encoder.flush(output))? > 0 {}
+        Ok(())
+    }
+}
+
+/// Unpacks the frames of one stream, in order.
+pub struct Unpacker {
+    decoder: Decoder<'static>,
+}
+
+impl Unpacker {
+    /// Fails only when zstd cannot get its memory.
+    pub fn new() -> std::io::Result<Self> {
+        let mut decoder = Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
+        Ok(Unpacker { decoder })
+    }
+
+    /// The messages of a packed frame.
+    pub fn unpack(&mut self, frame: &Bytes) -> Result<Bytes, DecodeError> {
+        let mut reader = Reader::new(frame);
+        match reader.byte()? {
+            PLAIN => Ok(frame.slice(1..)),
+            ZSTD => {
+                let length = usize::try_from(reader.varint()?)
+                    .ok()
+                    .filter(|&length| length <= FRAME_BYTES_MAX)
+                    .ok_or(DecodeError::Malformed("frame larger than any row"))?;
+                self.inflate(&frame[reader.offset()..], length).map(Bytes::from)
+            }
+            _ => Err(DecodeError::Malformed("unknown packing")),
+        }
+    }
+
+    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
+        const BROKEN: DecodeError = DecodeError::Malformed("broken zstd stream");
+        let mut messages = Vec::new();
+        let mut input = InBuffer::around(packed);
+        loop {
+            let (consumed, had) = (input.pos(), messages.len());
+            append(&mut messages, |output| self.decoder.run(&mut input, output).map(drop))
+                .map_err(|_| BROKEN)?;
+            if messages.len() > length {
+                return Err(BROKEN);
+            }
+            if input.pos() == consumed && messages.len() == had {
+                break;
+            }
+        }
+        if messages.len() != length || input.pos() != packed.len() {
+            return Err(BROKEN);
+        }
+        Ok(messages)
+    }
+}
+
+/// Makes room at the end of `out` and lets `step` write there.
+fn append<T>(
+    out: &mut Vec<u8>,
+    step: impl FnOnce(&mut OutBuffer<'_, Vec<u8>>) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    const STEP_BYTES: usize = 16 * 1024;
+    let at = out.len();
+    out.reserve(STEP_BYTES);
+    step(&mut OutBuffer::around_pos(out, at))
+}
