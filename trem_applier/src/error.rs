@@ -31,8 +31,12 @@ pub enum Kind {
     TableChanged,
     /// Source and target do not belong together: slot, progress, system or timeline differ.
     Mismatch,
+    /// The slot holds back more WAL than the task may.
+    WalKept,
     /// The target refuses a row: constraint, type, trigger.
     Refused,
+    /// A change finds no row on the target.
+    RowMissing,
     /// A conflict with other sessions that passes: deadlock, serialization, lock timeout.
     Conflict,
     /// A server out of disk, memory or connections.
@@ -123,7 +127,9 @@ impl Error {
             | Kind::Check
             | Kind::TableChanged
             | Kind::Mismatch
+            | Kind::WalKept
             | Kind::Refused
+            | Kind::RowMissing
             | Kind::Protocol
             | Kind::Internal => Policy::Stop,
         }
