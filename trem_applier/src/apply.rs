@@ -50,11 +50,18 @@ pub enum Action {
     /// Several tables, because foreign keys may tie them.
     Truncate(Vec<Arc<Relation>>),
     /// Ends the group: record the position in its transaction and commit.
-    Commit { applied_lsn: Lsn, transactions: u64 },
+    Commit {
+        applied_lsn: Lsn,
+        transactions: u64,
+    },
     /// No group is open and nothing is due before this position: it may be recorded.
-    Advance { applied_lsn: Lsn },
+    Advance {
+        applied_lsn: Lsn,
+    },
     /// A barrier's transaction is part of the group that the next `Commit` ends.
-    Barrier { token: String },
+    Barrier {
+        token: String,
+    },
 }
 
 /// When a group is large.
@@ -138,8 +145,7 @@ struct Group {
 impl Apply {
     /// Starts at a durable position. `windows` by table OID, for tables whose window may be open.
     pub fn new(applied_lsn: Lsn, windows: HashMap<u32, Window>, limits: Limits) -> Self {
-        let windows =
-            windows.into_iter().filter(|(_, w)| w.overlap_end > applied_lsn).collect();
+        let windows = windows.into_iter().filter(|(_, w)| w.overlap_end > applied_lsn).collect();
         Apply {
             limits,
             relations: HashMap::new(),

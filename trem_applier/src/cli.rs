@@ -9,13 +9,13 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::sync::watch;
 
 use crate::check::{Finding, Severity};
-use crate::conninfo::ConnInfo;
 use crate::connect::connect;
+use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
 use crate::source::control::Control;
+use crate::stop::Stop;
 use crate::supervisor::{self, End};
 use crate::target::schema;
 use crate::telemetry::{self, Bars, LogFormat};
@@ -133,14 +133,14 @@ async fn execute(command: Command, bars: Bars) -> Result<u8> {
 }
 
 /// True from the first SIGTERM or SIGINT on.
-fn stop_signal() -> Result<watch::Receiver<bool>> {
+fn stop_signal() -> Result<Stop> {
     use tokio::signal::unix::{signal, SignalKind};
     let failed = |error: std::io::Error| {
         Error::new(Kind::Internal, format!("signals cannot be received: {error}"))
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = Stop::new();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -34,8 +34,8 @@ use tokio::task::JoinSet;
 use trem_wire::definition::{DefinedTable, Definition};
 use trem_wire::Lsn;
 
-use crate::conninfo::ConnInfo;
 use crate::connect::{connect, Client};
+use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
 use crate::report::{Reporter, TablePhase};
 use crate::source::copy::{self, Heap};
@@ -100,7 +100,7 @@ impl Load {
             .iter()
             .flat_map(|t| std::iter::once(t.oid).chain(t.leaves.iter().map(|leaf| leaf.oid)))
             .collect();
-        let client = connect(&self.source.clone().with_application_name("trem:load")).await?;
+        let client = connect(&self.source.with_application_name("trem:load")).await?;
         snapshot::wait_for_writers(&client, &self.definition.task, &oids).await?;
         let holder = Holder::take(&self.source).await?;
         let round = Round {
@@ -114,7 +114,7 @@ impl Load {
 
     /// The largest first, so that none of them is alone at the end.
     async fn by_size(&self, tables: Vec<DefinedTable>) -> Result<VecDeque<DefinedTable>> {
-        let client = connect(&self.source.clone().with_application_name("trem:load")).await?;
+        let client = connect(&self.source.with_application_name("trem:load")).await?;
         let mut sized = Vec::with_capacity(tables.len());
         for table in tables {
             let leaves: Vec<u32> = table.leaves.iter().map(|leaf| leaf.oid).collect();
@@ -158,8 +158,8 @@ impl Load {
     ) -> Result<()> {
         let task = &self.definition.task;
         let application_name = format!("trem:{task}:load");
-        let source = connect(&self.source.clone().with_application_name(&application_name)).await?;
-        let target = connect(&self.target.clone().with_application_name(&application_name)).await?;
+        let source = connect(&self.source.with_application_name(&application_name)).await?;
+        let target = connect(&self.target.with_application_name(&application_name)).await?;
         // Triggers of the target's own are not for rows that the source has already judged.
         let _ = target.batch_execute("SET session_replication_role = replica").await;
         loop {

@@ -23,6 +23,7 @@ use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Policy, Result};
 use crate::report::{Phase, Reporter};
 use crate::source::control::{Control, Task};
+use crate::stop::Stop;
 use crate::telemetry::Bars;
 use crate::worker::{Outcome, Worker};
 
@@ -71,7 +72,7 @@ struct Supervisor {
 }
 
 /// Serves until done, or until `stop` says so.
-pub async fn run(options: Options, bars: Bars, mut stop: watch::Receiver<bool>) -> Result<End> {
+pub async fn run(options: Options, bars: Bars, mut stop: Stop) -> Result<End> {
     let mut supervisor = Supervisor {
         options,
         bars,
@@ -93,7 +94,7 @@ pub async fn run(options: Options, bars: Bars, mut stop: watch::Receiver<bool>) 
                 None => listen = supervisor.listen_again(&mut stop).await?,
             },
             Some(ended) = supervisor.workers.join_next() => supervisor.ended(ended).await,
-            _ = stop.wait_for(|stop| *stop) => {
+            () = stop.asked() => {
                 supervisor.stop_all().await;
                 return Ok(End::Done);
             }
@@ -103,7 +104,7 @@ pub async fn run(options: Options, bars: Bars, mut stop: watch::Receiver<bool>) 
 
 impl Supervisor {
     async fn listen(&self) -> Result<(Client, UnboundedReceiver<Notification>)> {
-        let info = self.options.source.clone().with_application_name("trem:supervisor");
+        let info = self.options.source.with_application_name("trem:supervisor");
         let (client, notifications) = connect_listen(&info).await?;
         client.batch_execute(&format!("LISTEN {}", trem_wire::NOTIFY_CHANNEL)).await?;
         Ok((client, notifications))
@@ -112,7 +113,7 @@ impl Supervisor {
     /// The source went away: until it is back the workers retry on their own.
     async fn listen_again(
         &mut self,
-        stop: &mut watch::Receiver<bool>,
+        stop: &mut Stop,
     ) -> Result<(Client, UnboundedReceiver<Notification>)> {
         tracing::info!("the connection that listens to the source is lost: connecting again");
         let mut pause = PAUSE_MIN;
@@ -128,10 +129,7 @@ impl Supervisor {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                stopped = stop.wait_for(|stop| *stop) => {
-                    drop(stopped);
-                    return self.listen().await;
-                }
+                () = stop.asked() => return self.listen().await,
             }
         }
     }
@@ -205,7 +203,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, task: Task, failures: u32, pause: Duration) {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = Stop::new();
         let name = task.name.clone();
         let wake = Arc::new(Notify::new());
         let reporter = Reporter::spawn(self.options.source.clone(), &name);
@@ -302,11 +300,11 @@ impl Supervisor {
     }
 }
 
-async fn after(pause: Duration, mut stop: watch::Receiver<bool>, worker: Worker) -> Ended {
+async fn after(pause: Duration, mut stop: Stop, worker: Worker) -> Ended {
     let name = worker.task.name.clone();
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
-        _ = stop.wait_for(|stop| *stop) => return (name, Ok(Outcome::Stopped)),
+        () = stop.asked() => return (name, Ok(Outcome::Stopped)),
     }
     let result = worker.run().await;
     (name, result)

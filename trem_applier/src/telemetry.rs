@@ -19,8 +19,10 @@ pub enum LogFormat {
 /// Starts logging. `RUST_LOG` filters as usual; without it, `info`.
 pub fn start(format: LogFormat, bars: &Bars) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(bars.clone()).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(bars.clone())
+        .with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

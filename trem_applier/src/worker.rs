@@ -25,7 +25,7 @@ mod prepare;
 
 use std::sync::Arc;
 
-use tokio::sync::{watch, Notify};
+use tokio::sync::Notify;
 use trem_wire::definition::Definition;
 use trem_wire::Lsn;
 
@@ -35,6 +35,7 @@ use crate::load::Load;
 use crate::report::{Phase, Reporter};
 use crate::source::control::{Control, Task};
 use crate::source::snapshot::Holder;
+use crate::stop::Stop;
 use crate::target::progress::{self, Progress};
 use crate::target::session::Session;
 use crate::telemetry::Bars;
@@ -58,7 +59,7 @@ pub struct Worker {
     pub source: ConnInfo,
     pub task: Task,
     pub until_caught_up: bool,
-    pub stop: watch::Receiver<bool>,
+    pub stop: Stop,
     /// Something about the task changed on the source.
     pub wake: Arc<Notify>,
     pub reporter: Reporter,
@@ -90,12 +91,12 @@ impl Worker {
         self.reporter.phase(Phase::Starting);
         let target = ConnInfo::from_target(&self.task.target)
             .map_err(|error| error.context("target endpoint"))?;
-        let control = Control::connect(&self.source, &format!("{}:control", self.task.name)).await?;
+        let control =
+            Control::connect(&self.source, &format!("{}:control", self.task.name)).await?;
         let session = Session::open(&target, &self.task.name, &self.task.task_id)
             .await
             .map_err(|error| error.context("target"))?;
-        let mut run =
-            Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
+        let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
         run.take_task().await?;
         run.life().await
     }
@@ -107,7 +108,7 @@ impl Run {
     }
 
     fn stopping(&self) -> bool {
-        *self.worker.stop.borrow()
+        self.worker.stop.is_asked()
     }
 
     async fn take_task(&self) -> Result<()> {
@@ -116,19 +117,21 @@ impl Run {
         }
         self.worker.reporter.phase(Phase::Waiting);
         tracing::info!(task = self.name(), "another applier serves the task: waiting for it");
-        self.session.client().batch_execute(&format!("SET lock_timeout = '{LOCK_TIMEOUT}'")).await?;
+        self.session
+            .client()
+            .batch_execute(&format!("SET lock_timeout = '{LOCK_TIMEOUT}'"))
+            .await?;
         let mut stop = self.worker.stop.clone();
         let locked = tokio::select! {
             locked = self.session.lock() => locked,
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            () = stop.asked() => return Ok(()),
         };
         locked.map_err(|error| match error.kind() {
             Kind::Conflict => Error::new(Kind::Taken, "the task is taken by another applier")
                 .hint("Run one applier for a task; this one tries again until the other ends."),
             _ => error,
         })?;
-        self.session.client().batch_execute("SET lock_timeout = 0").await
-            .map_err(Into::into)
+        self.session.client().batch_execute("SET lock_timeout = 0").await.map_err(Into::into)
     }
 
     async fn life(&mut self) -> Result<Outcome> {
@@ -160,8 +163,7 @@ impl Run {
             .iter()
             .filter(|table| {
                 records.iter().any(|record| {
-                    record.source_oid == table.oid
-                        && record.state == progress::TableState::Loading
+                    record.source_oid == table.oid && record.state == progress::TableState::Loading
                 })
             })
             .cloned()
@@ -181,7 +183,7 @@ impl Run {
         let mut stop = self.worker.stop.clone();
         tokio::select! {
             loaded = load.run(pending, fresh) => loaded,
-            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            () = stop.asked() => Ok(()),
         }
     }
 

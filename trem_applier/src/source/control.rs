@@ -40,7 +40,7 @@ pub struct Control {
 
 impl Control {
     pub async fn connect(info: &ConnInfo, role: &str) -> Result<Self> {
-        let info = info.clone().with_application_name(&format!("trem:{role}"));
+        let info = info.with_application_name(&format!("trem:{role}"));
         let client = connect(&info).await?;
         let sql = "SELECT current_setting('server_version_num')::int,
                           to_regprocedure('trem.applier_tasks()') IS NOT NULL";
@@ -61,7 +61,8 @@ impl Control {
     pub async fn tasks(&self) -> Result<Vec<Task>> {
         let sql = "SELECT task_id, name, mode, state = 'started', definition_version, target
                    FROM trem.applier_tasks() ORDER BY name";
-        let rows = self.client.query(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;
+        let rows =
+            self.client.query(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;
         let task = |row: &tokio_postgres::Row| Task {
             task_id: row.get(0),
             name: row.get(1),

@@ -42,13 +42,13 @@ pub struct Holder {
 impl Holder {
     /// Takes over a snapshot that another session exported.
     pub async fn import(info: &ConnInfo, exported: &str) -> Result<Self> {
-        let client = connect(&info.clone().with_application_name("trem:snapshot")).await?;
+        let client = connect(&info.with_application_name("trem:snapshot")).await?;
         begin(&client, exported).await?;
         Self::export(client).await
     }
 
     pub async fn take(info: &ConnInfo) -> Result<Self> {
-        let client = connect(&info.clone().with_application_name("trem:snapshot")).await?;
+        let client = connect(&info.with_application_name("trem:snapshot")).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         Self::export(client).await
     }
@@ -115,7 +115,8 @@ pub async fn wait_for_flush(client: &Client, lsn: Lsn) -> Result<()> {
             return Ok(());
         }
         if start.elapsed() > SAY_AFTER * 6 {
-            let message = format!("the source does not flush its WAL to {lsn} (it is at {flushed})");
+            let message =
+                format!("the source does not flush its WAL to {lsn} (it is at {flushed})");
             return Err(Error::new(Kind::Resources, message));
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::compress::Compression;
 use trem_wire::definition::Definition;
-use trem_wire::{slot_name, Lsn};
+use trem_wire::slot_name;
 use uuid::Uuid;
 
 use super::prepare::start_over;
@@ -193,7 +193,10 @@ impl Run {
             (self.worker.source.clone(), token.clone(), self.worker.task.name.clone());
         tokio::spawn(async move {
             let emitted = async {
-                Control::connect(&source, &format!("{task}:barrier")).await?.emit_barrier(&sent).await
+                Control::connect(&source, &format!("{task}:barrier"))
+                    .await?
+                    .emit_barrier(&sent)
+                    .await
             };
             if let Err(error) = emitted.await {
                 tracing::warn!(task, "the barrier could not be written: {error}");
@@ -219,7 +222,7 @@ impl Run {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
                 () = wake.notified() => Wake::Changed,
-                _ = stop.wait_for(|stop| *stop), if follow.ending.is_none() => Wake::Stop,
+                () = stop.asked(), if follow.ending.is_none() => Wake::Stop,
             };
             match event {
                 Wake::Stream(event) => self.receive(follow, event).await?,
@@ -368,8 +371,7 @@ fn windows(records: &[progress::TableRecord]) -> Result<HashMap<u32, Window>> {
         let snapshot = Snapshot::parse(text).ok_or_else(|| {
             Error::new(Kind::Mismatch, "trem_target.table_state holds a snapshot that is none")
         })?;
-        windows
-            .insert(record.source_oid, Window { overlap_end: record.overlap_end, snapshot });
+        windows.insert(record.source_oid, Window { overlap_end: record.overlap_end, snapshot });
     }
     Ok(windows)
 }

@@ -50,7 +50,9 @@ impl Run {
 
         let all_again = due.iter().all(|(_, due)| matches!(due, Due::Add | Due::Reload));
         let (progress, fresh) = match stored {
-            Some(stored) if !stored.slot_created && due.iter().all(|(_, due)| *due == Due::Nothing) => {
+            Some(stored)
+                if !stored.slot_created && due.iter().all(|(_, due)| *due == Due::Nothing) =>
+            {
                 self.report_tables(definition).await?;
                 return Ok((None, None));
             }
@@ -237,8 +239,7 @@ impl Run {
     }
 
     async fn report_tables(&self, definition: &Definition) -> Result<()> {
-        let records =
-            progress::read_tables(self.session.client(), &definition.task_id).await?;
+        let records = progress::read_tables(self.session.client(), &definition.task_id).await?;
         self.worker.reporter.update(|report| {
             let mut tables = BTreeMap::new();
             for record in &records {
@@ -264,8 +265,8 @@ fn due(table: &DefinedTable, records: &[TableRecord]) -> Due {
     let Some(record) = records.iter().find(|record| record.source_oid == table.oid) else {
         return Due::Add;
     };
-    let same_table = record.target_schema == table.target_schema
-        && record.target_name == table.target_name;
+    let same_table =
+        record.target_schema == table.target_schema && record.target_name == table.target_name;
     match record.state {
         _ if !same_table => Due::Add,
         _ if record.load_generation < table.load_generation => Due::Reload,
