@@ -2,4 +2,10 @@
 //!
 //! It keeps no state of its own: everything needed to resume is in the target and the source.
 
+pub mod connect;
+pub mod conninfo;
+mod dial;
 pub mod error;
+pub mod source;
+mod tls;
+mod transport;

@@ -1,0 +1,3 @@
+//! The source database: its replication connection, and what is read from it by SQL.
+
+pub mod replication;
