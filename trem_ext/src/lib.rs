@@ -6,3 +6,6 @@
 //! and `output_plugin`.
 
 pgrx::pg_module_magic!();
+
+pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
