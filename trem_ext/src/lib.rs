@@ -7,6 +7,9 @@
 
 pgrx::pg_module_magic!();
 
+pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
+
 /// What `cargo pgrx test` asks for before it starts its server.
 #[cfg(test)]
 pub mod pg_test {
