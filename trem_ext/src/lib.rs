@@ -5,4 +5,7 @@
 //! write, `output_plugin` the decoding half, which never reaches `api`; all unsafe code is in `pg`
 //! and `output_plugin`.
 
+mod output_plugin;
+mod pg;
+
 pgrx::pg_module_magic!();
