@@ -42,6 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often the slot's held WAL is compared with `wal_keep_bytes`.
 const WAL_CHECK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for the end of the open source transaction; then it is rolled back.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Messages are carried out when they hold this much, even if more is at hand.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -64,6 +67,7 @@ struct Follow {
     checked_at: Instant,
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
+    stop_by: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,6 +172,7 @@ impl Run {
             recorded_at: now,
             checked_at: now,
             ending: None,
+            stop_by: None,
         })
     }
 
@@ -222,18 +227,26 @@ impl Run {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
                 () = wake.notified() => Wake::Changed,
-                () = stop.asked(), if follow.ending.is_none() => Wake::Stop,
+                () = stop.asked(), if follow.stop_by.is_none() => Wake::Stop,
             };
             match event {
                 Wake::Stream(event) => self.receive(follow, event).await?,
-                Wake::Tick => self.look(definition, follow).await?,
+                Wake::Tick => {
+                    self.look(definition, follow).await?;
+                    if follow.stop_by.is_some_and(|by| Instant::now() >= by) {
+                        return Ok(Ending::Stopped);
+                    }
+                }
                 Wake::Changed => {
                     let version = self.control.definition(self.name()).await?.definition_version;
                     if version != definition.definition_version {
                         follow.ending.get_or_insert(Ending::DefinitionChanged);
                     }
                 }
-                Wake::Stop => follow.ending = Some(Ending::Stopped),
+                Wake::Stop => {
+                    follow.ending = Some(Ending::Stopped);
+                    follow.stop_by = Some(Instant::now() + STOP_PATIENCE);
+                }
             }
         }
     }
