@@ -5,7 +5,13 @@
 //! write, `output_plugin` the decoding half, which never reaches `api`; all unsafe code is in `pg`
 //! and `output_plugin`.
 
+mod output_plugin;
+mod pg;
+
 pgrx::pg_module_magic!();
+
+pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
 /// What `cargo pgrx test` asks for before it starts its server.
 #[cfg(test)]
