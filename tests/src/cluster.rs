@@ -130,6 +130,21 @@ impl Cluster {
         self.start();
     }
 
+    /// Keeps a copy of the whole cluster, for [`restore`](Self::restore). Stops and starts it.
+    pub fn save(&self) {
+        self.stop();
+        output(Command::new("cp").arg("-a").arg(self.data()).arg(self.folder.join("saved")));
+        self.start();
+    }
+
+    /// Brings the cluster back to where it was saved, as from a backup.
+    pub fn restore(&self) {
+        self.stop();
+        std::fs::remove_dir_all(self.data()).expect("to remove the data folder");
+        std::fs::rename(self.folder.join("saved"), self.data()).expect("a saved cluster");
+        self.start();
+    }
+
     pub fn reload(&self) {
         output(self.pg_ctl().args(["-s", "reload"]));
     }

@@ -119,6 +119,15 @@ impl Pair {
         self.applier_with(&["run", "--task", task, "--until-caught-up"], &[]).wait()
     }
 
+    /// Runs the task, which must fail and say each of `parts`; its complaints are expected.
+    #[track_caller]
+    pub fn refuse(&mut self, task: &str, parts: &[&str]) -> Outcome {
+        let outcome = self.run_until_caught_up(task);
+        outcome.assert_code(1).assert_says(parts);
+        self.expect_log("");
+        outcome
+    }
+
     /// Runs the task until it has caught up, which must succeed.
     #[track_caller]
     pub fn replicate(&mut self, task: &str) {
@@ -146,6 +155,16 @@ impl Pair {
             let rows = target.try_rows(&reached).unwrap_or_default();
             rows.first().and_then(|row| row[0].as_deref()) == Some("t")
         });
+    }
+
+    /// Serves the task while `change` changes the source, until all of it is applied; then stops
+    /// the service.
+    #[track_caller]
+    pub fn follow(&mut self, task: &str, change: impl FnOnce(&mut Database)) {
+        let mut applier = self.applier(task);
+        change(&mut self.source);
+        self.catch_up(task, &mut applier);
+        applier.terminate();
     }
 
     /// Waits until the source shows this phase of the task.

@@ -271,7 +271,8 @@ fn golden() -> Vec<(Message, &'static [u8])> {
         ),
         (
             Message::Relation(relation),
-            b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1riob\x01\x02\x02id\x17\x07integer\x01",
+            b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1rio\
+              b\x01\x02\x02id\x17\x07integer\x01",
         ),
         (
             Message::Insert(run(&row)),
