@@ -152,9 +152,9 @@ fn the_applier_goes_on_after_source_and_target_crash() {
     pair.catch_up("bank", &mut applier);
     for _ in 0..3 {
         let mut random = Random::new();
-        for id in 1..=200 {
-            let base = pair.source.number("SELECT max(id) FROM bank.transfer WHERE id > -2");
-            pair.source.exec(&transfer((base.max(0) as u64) + id, &mut random));
+        let last = pair.source.number("SELECT greatest(max(id), 0) FROM bank.transfer") as u64;
+        for id in last + 1..=last + 200 {
+            pair.source.exec(&transfer(id, &mut random));
         }
         pair.target_cluster.crash();
         pair.target_cluster.start();
