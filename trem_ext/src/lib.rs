@@ -7,10 +7,25 @@
 
 mod output_plugin;
 mod pg;
+mod api;
+mod catalog;
+mod error;
 
 pgrx::pg_module_magic!();
 
 pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+pgrx::extension_sql_file!("../../sql/discovery.sql", name = "discovery", requires = ["bootstrap"]);
+pgrx::extension_sql_file!("../../sql/views.sql", name = "views", requires = ["bootstrap"]);
+pgrx::extension_sql_file!(
+    "../../sql/endpoint.sql",
+    name = "endpoint",
+    requires = [api::endpoint::endpoint_create, api::endpoint::endpoint_alter]
+);
+pgrx::extension_sql_file!(
+    "../../sql/applier.sql",
+    name = "applier",
+    requires = ["bootstrap", api::report::check_task]
+);
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
 /// What `cargo pgrx test` asks for before it starts its server.
