@@ -6,6 +6,7 @@
 //! and `output_plugin`.
 
 mod output_plugin;
+mod peek;
 mod pg;
 mod api;
 mod catalog;

@@ -253,8 +253,9 @@ fn compare_column(
     if attribute.attisdropped {
         return Err(source.changed(format!("Column \"{name}\" was dropped.")));
     }
-    let type_oid = attribute.atttypid.to_u32();
-    if type_oid != column.type_oid || attribute.atttypmod != column.type_modifier {
+    // A length or precision that was changed before the publish does not change the bytes.
+    let modifier_differs = attribute.atttypmod != column.type_modifier && !source.older;
+    if attribute.atttypid.to_u32() != column.type_oid || modifier_differs {
         return Err(
             source.changed(format!("Column \"{name}\" is no longer of type {}.", column.type_name))
         );
