@@ -5,12 +5,12 @@
 //! write, `output_plugin` the decoding half, which never reaches `api`; all unsafe code is in `pg`
 //! and `output_plugin`.
 
-mod output_plugin;
-mod peek;
-mod pg;
 mod api;
 mod catalog;
 mod error;
+mod output_plugin;
+mod peek;
+mod pg;
 
 pgrx::pg_module_magic!();
 

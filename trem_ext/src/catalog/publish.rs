@@ -55,6 +55,7 @@ pub(crate) fn change(draft: &Draft, plan: &Plan) -> Result<Change, Error> {
     if published.rules != rules(plan) {
         return Ok(Change::More);
     }
+    before["published_lsn"] = after["published_lsn"].clone();
     if before == after {
         return Ok(Change::Nothing);
     }
@@ -87,7 +88,8 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into()],
     )?;
     let version = next.map_or(1, |next| next.version);
-    let content = to_value(&definition::build(draft, plan, version)?);
+    let mut content = to_value(&definition::build(draft, plan, version)?);
+    content["published_lsn"] = insert_lsn()?.into();
     spi::run(
         "INSERT INTO trem.definition (task_id, definition_version, content, rules)
          VALUES ($1::uuid, $2, $3, $4)",
@@ -103,6 +105,19 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into(), version.into()],
     )?;
     Ok(version)
+}
+
+/// Where the WAL ends now.
+fn insert_lsn() -> Result<String, Error> {
+    #[derive(Deserialize)]
+    struct Position {
+        lsn: String,
+    }
+    let position: Option<Position> =
+        spi::row("SELECT pg_current_wal_insert_lsn()::text AS lsn", &[])?;
+    position
+        .map(|position| position.lsn)
+        .ok_or_else(|| Error::Catalog("the WAL has no position".to_owned()))
 }
 
 fn to_value(definition: &Definition) -> Value {
