@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             match error.hint_text() {
-                Some(hint) => tracing::error!(hint, "{error}"),
+                Some(hint) => tracing::error!(hint = %hint, "{error}"),
                 None => tracing::error!("{error}"),
             }
             ExitCode::from(match error.kind() {

@@ -116,7 +116,7 @@ impl Run {
             return Ok(());
         }
         self.worker.reporter.phase(Phase::Waiting);
-        tracing::info!(task = self.name(), "another applier serves the task: waiting for it");
+        tracing::info!(task = %self.name(), "another applier serves the task: waiting for it");
         self.session
             .client()
             .batch_execute(&format!("SET lock_timeout = '{LOCK_TIMEOUT}'"))
@@ -152,7 +152,7 @@ impl Run {
             if let Some(outcome) = self.follow(&definition, &progress).await? {
                 return self.end(&definition, outcome).await;
             }
-            tracing::info!(task = self.name(), "the definition changed");
+            tracing::info!(task = %self.name(), "the definition changed");
         }
     }
 
@@ -172,7 +172,7 @@ impl Run {
             return Ok(());
         }
         self.worker.reporter.phase(Phase::FullLoad);
-        tracing::info!(task = self.name(), tables = pending.len(), "full load");
+        tracing::info!(task = %self.name(), tables = pending.len(), "full load");
         let load = Load {
             source: self.worker.source.clone(),
             target: self.target.clone(),

@@ -119,7 +119,7 @@ impl Run {
             if !may_be_mended || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
             }
-            tracing::info!(task = self.name(), at = %failed_at, "applied again carefully: {error}");
+            tracing::info!(task = %self.name(), at = %failed_at, "applied again carefully: {error}");
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;
@@ -163,7 +163,7 @@ impl Run {
         let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
         let status_every = replication.status_interval().await?;
         let stream = replication.start(&slot, from, &options).await?;
-        tracing::info!(task = self.name(), from = %from, "following");
+        tracing::info!(task = %self.name(), from = %from, "following");
         self.worker.reporter.phase(Phase::Cdc);
         let now = Instant::now();
         Ok(Follow {
@@ -196,7 +196,7 @@ impl Run {
                     .await
             };
             if let Err(error) = emitted.await {
-                tracing::warn!(task, "the barrier could not be written: {error}");
+                tracing::warn!(task = %task, "the barrier could not be written: {error}");
             }
         });
         Some(Barrier { token, seen: false })
