@@ -56,6 +56,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
         target_name: shape.target_name.clone(),
         row_format: if portable { DefinedRowFormat::Binary } else { DefinedRowFormat::Text },
         load_generation: shape.load_generation,
+        changes_from: Lsn::INVALID,
         keyless: source.key_attnums.is_none(),
         columns: shape
             .columns
@@ -78,8 +79,8 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
                 oid: leaf.oid,
                 schema: leaf.schema.clone(),
                 name: leaf.name.clone(),
-                view: view_name(task, leaf),
                 attribute_count: leaf.attribute_count,
+                view: view_name(task, leaf),
             })
             .collect(),
         create_statement: statement::create_table(shape),

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::plan::Plan;
 use super::shape::Shape;
 use super::table::Leaf;
-use super::{definition, endpoint, name, spi};
+use super::{definition, endpoint, name, spi, stamp};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -50,12 +50,11 @@ pub(crate) enum Change {
 pub(crate) fn change(draft: &Draft, plan: &Plan) -> Result<Change, Error> {
     let Some(published) = Published::find(draft)? else { return Ok(Change::More) };
     let version = draft.task.definition_version.unwrap_or_default();
-    let mut before = published.content.clone();
-    let mut after = to_value(&definition::build(draft, plan, version)?);
+    let mut before = stamp::without(published.content.clone());
+    let mut after = stamp::without(to_value(&definition::build(draft, plan, version)?));
     if published.rules != rules(plan) {
         return Ok(Change::More);
     }
-    before["published_lsn"] = after["published_lsn"].clone();
     if before == after {
         return Ok(Change::Nothing);
     }
@@ -88,8 +87,9 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into()],
     )?;
     let version = next.map_or(1, |next| next.version);
-    let mut content = to_value(&definition::build(draft, plan, version)?);
-    content["published_lsn"] = insert_lsn()?.into();
+    let mut definition = definition::build(draft, plan, version)?;
+    stamp::put(&mut definition, Published::find(draft)?.map(|published| published.content))?;
+    let content = to_value(&definition);
     spi::run(
         "INSERT INTO trem.definition (task_id, definition_version, content, rules)
          VALUES ($1::uuid, $2, $3, $4)",
@@ -105,19 +105,6 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into(), version.into()],
     )?;
     Ok(version)
-}
-
-/// Where the WAL ends now.
-fn insert_lsn() -> Result<String, Error> {
-    #[derive(Deserialize)]
-    struct Position {
-        lsn: String,
-    }
-    let position: Option<Position> =
-        spi::row("SELECT pg_current_wal_insert_lsn()::text AS lsn", &[])?;
-    position
-        .map(|position| position.lsn)
-        .ok_or_else(|| Error::Catalog("the WAL has no position".to_owned()))
 }
 
 fn to_value(definition: &Definition) -> Value {

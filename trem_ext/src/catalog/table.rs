@@ -78,9 +78,9 @@ pub(crate) struct Leaf {
     pub oid: u32,
     pub schema: String,
     pub name: String,
+    pub attribute_count: i16,
     pub owner: String,
     pub replica_identity: String,
-    pub attribute_count: i16,
     pub owner_can_read: bool,
     /// Row security holds for the owner as well, so the view would hide rows.
     pub row_security_hides: bool,
@@ -228,10 +228,10 @@ const INDEXES: &str = "
 const LEAVES: &str = "
     SELECT jsonb_agg(jsonb_build_object(
         'oid', leaf.oid::bigint, 'schema', leaf_schema.nspname, 'name', leaf.relname,
+        'attribute_count', leaf.relnatts,
         'owner', pg_get_userbyid(leaf.relowner),
         'replica_identity', CASE leaf.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index'
                                                    WHEN 'f' THEN 'full' ELSE 'nothing' END,
-        'attribute_count', leaf.relnatts,
         'owner_can_read', has_table_privilege(leaf.relowner, leaf.oid, 'SELECT')
             AND has_schema_privilege(leaf.relowner, leaf_schema.oid, 'USAGE'),
         'row_security_hides', leaf.relrowsecurity AND leaf.relforcerowsecurity
