@@ -24,4 +24,9 @@ pgrx::extension_sql_file!(
     name = "applier",
     requires = ["bootstrap", api::report::check_task]
 );
+pgrx::extension_sql_file!(
+    "../../sql/preview.sql",
+    name = "preview",
+    requires = [api::report::preview_statement]
+);
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
