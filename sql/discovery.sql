@@ -31,7 +31,7 @@ SELECT
     CASE
         WHEN n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\_toast%'
             THEN 'is a system catalog table'
-        WHEN n.nspname IN ('trem', 'trem_read') THEN 'belongs to TREM itself'
+        WHEN n.nspname IN ('trem', 'trem_read', 'trem_target') THEN 'belongs to TREM itself'
         WHEN c.relkind = 'v' THEN 'is a view'
         WHEN c.relkind = 'm' THEN 'is a materialized view'
         WHEN c.relpersistence = 't' THEN 'is a temporary table'
@@ -76,7 +76,7 @@ AS $$
     FROM pg_namespace AS n
     LEFT JOIN pg_class AS c ON c.relnamespace = n.oid
     WHERE n.nspname NOT LIKE 'pg\_%'
-      AND n.nspname NOT IN ('information_schema', 'trem', 'trem_read')
+      AND n.nspname NOT IN ('information_schema', 'trem', 'trem_read', 'trem_target')
     GROUP BY n.oid, n.nspname, n.nspowner
     ORDER BY 1
 $$;
@@ -113,7 +113,7 @@ AS $$
     WHERE CASE
         WHEN list_tables.schema_name IS NOT NULL THEN s.schema_name = list_tables.schema_name
         ELSE s.schema_name NOT LIKE 'pg\_%'
-             AND s.schema_name NOT IN ('information_schema', 'trem', 'trem_read')
+             AND s.schema_name NOT IN ('information_schema', 'trem', 'trem_read', 'trem_target')
     END
     ORDER BY 1, 2
 $$;

@@ -27,6 +27,11 @@ pgrx::extension_sql_file!(
     name = "applier",
     requires = ["bootstrap", api::report::check_task]
 );
+pgrx::extension_sql_file!(
+    "../../sql/preview.sql",
+    name = "preview",
+    requires = [api::report::preview_statement]
+);
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
 /// What `cargo pgrx test` asks for before it starts its server.

@@ -189,7 +189,8 @@ fn drop_slot(task: &str) -> Result<(), Error> {
         active_pid: Option<i32>,
     }
     let slot = slot_name(task);
-    let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1
+               AND database = current_database()";
     match spi::row::<Slot>(sql, &[slot.as_str().into()])? {
         None => Ok(()),
         Some(Slot { active_pid: Some(pid) }) => Err(Error::State {

@@ -129,7 +129,7 @@ pub(crate) fn find(name: &str) -> Result<Endpoint, Error> {
                FROM trem.endpoint WHERE name = $1";
     spi::row(sql, &[name.into()])?.ok_or_else(|| Error::Missing {
         what: "endpoint",
-        name: name.to_owned(),
+        name: format!("\"{name}\""),
         hint: "SELECT name, role FROM trem.endpoint; lists the endpoints.".to_owned(),
     })
 }

@@ -171,6 +171,9 @@ fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
                     && found.owner == leaf.owner
                     && readers == wanted
             });
+            if right == Some(false) {
+                drop_view(&view)?;
+            }
             if right != Some(true) {
                 make_view(&view, &select, leaf, reader.as_deref())?;
             }
@@ -187,7 +190,6 @@ fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
 
 fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Result<(), Error> {
     let quoted = name::qualified("trem_read", view);
-    drop_view(view)?;
     spi::run(&format!("CREATE VIEW {quoted} AS {select}"), &[])?;
     // The text is kept to see at the next publish whether the view is still right.
     spi::run(&format!("COMMENT ON VIEW {quoted} IS {}", name::literal(select)), &[])?;
@@ -199,7 +201,7 @@ fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Res
 }
 
 fn drop_view(view: &str) -> Result<(), Error> {
-    spi::run(&format!("DROP VIEW IF EXISTS {}", name::qualified("trem_read", view)), &[])?;
+    spi::run(&format!("DROP VIEW {}", name::qualified("trem_read", view)), &[])?;
     Ok(())
 }
 

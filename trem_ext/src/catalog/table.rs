@@ -100,7 +100,7 @@ impl Table {
     pub(crate) fn column_named(&self, name: &str) -> Result<&Column, Error> {
         self.columns.iter().find(|column| column.name == name).ok_or_else(|| Error::Missing {
             what: "column",
-            name: format!("{}.{name}", self.display()),
+            name: format!("\"{name}\" of table {}", self.display()),
             hint: format!("Column names are plain, as trem.table_schema('{}') lists them.", {
                 self.display().replace('\'', "''")
             }),
