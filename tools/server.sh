@@ -19,12 +19,12 @@ server_root() {
 }
 
 # Program $1 of the copy, for any caller: root hands over to the server's user, and initdb makes the
-# caller the superuser, as PostgreSQL does when it is run directly.
+# caller the superuser unless it names another, as PostgreSQL does when it is run directly.
 write_switch() {
     local program=$1 prepare=''
     mv "$bin/$program" "$bin/$program.real"
     if [ "$program" = initdb ]; then
-        prepare='set -- "$@" -U "$(id -un)"'
+        prepare='case " $* " in *" -U "*) ;; *) set -- "$@" -U "$(id -un)" ;; esac'
     fi
     cat >"$bin/$program" <<SWITCH
 #!/usr/bin/env bash

@@ -13,8 +13,7 @@ failed_parts=()
 # Whatever happens, no server stays behind.
 clean_up() {
     local data
-    for data in "$run_folder"/*/postmaster.pid "$run_folder"/*/*/postmaster.pid; do
-        [ -e "$data" ] || continue
+    for data in $(find "$run_folder" -name postmaster.pid); do
         "$("$WORK/pg_config" --bindir)/pg_ctl" stop -m immediate -D "$(dirname "$data")" \
             >/dev/null || true
     done
@@ -75,10 +74,14 @@ free_port() {
     done
 }
 
+# Every test program but tidy, which check has run.
 end_to_end() {
+    local programs
+    mapfile -t programs < <(basename -as .rs tests/tests/*.rs | grep -vx tidy)
     cargo build --release -p trem_applier &&
         tools/install.sh "$WORK/pg_config" &&
-        cargo test -p trem_tests --no-fail-fast
+        TREM_RUN_FOLDER=$run_folder TREM_APPLIER=$ROOT/target/release/trem-applier \
+            cargo test -p trem_tests --no-fail-fast "${programs[@]/#/--test=}"
 }
 
 # "test result: ok. 3 passed; 1 failed; ..." of cargo, "passed=3 failed=1 [skipped=1]" of pgrx. A
