@@ -25,7 +25,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", api::report::check_task]
+    requires = ["bootstrap", "views", api::report::check_task]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",

@@ -302,7 +302,8 @@ fn verify_slot(definition: &Definition, stored: &Progress, slot: Option<Slot>) -
 /// The remedy when progress and slot do not belong together: every table anew.
 pub(super) fn start_over(definition: &Definition) -> String {
     format!(
-        "Load every table again: SELECT trem.reload_table('{0}'); SELECT trem.start_task('{0}');",
+        "Load every table again: SELECT trem.reload_table('{0}', table_name) FROM \
+         trem.table_status WHERE task = '{0}'; SELECT trem.start_task('{0}');",
         definition.task
     )
 }

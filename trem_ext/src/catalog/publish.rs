@@ -217,6 +217,7 @@ fn grant_applier(reader: &str) -> Result<(), Error> {
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
     for function in [
         "applier_tasks()",
+        "applier_status()",
         "applier_endpoint(text)",
         "applier_definition(text)",
         "applier_check(text)",
