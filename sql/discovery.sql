@@ -148,3 +148,10 @@ AS $$
 $$;
 COMMENT ON FUNCTION trem.table_counts(text, boolean) IS
     'Rows of each table, as the statistics have them (null: never analyzed) or counted';
+
+-- Only superusers may see this setting; an operator must know it. Null: a minor release without it.
+CREATE FUNCTION trem.plugin_libraries() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+AS $$
+    SELECT current_setting('output_plugin_libraries', true)
+$$;

@@ -78,7 +78,8 @@ pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
         host: text(given.host, stored.host),
         port: given.port.or(stored.port),
         username: text(given.username, stored.username),
-        password: None,
+        // Only to be checked; it is stored below.
+        password: given.password.clone().filter(|password| !password.is_empty()),
         options: Some(merge_options(&stored.options.unwrap_or_default(), given.options)?),
     };
     check(&changed)?;

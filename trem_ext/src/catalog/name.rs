@@ -27,6 +27,9 @@ const HINT: &str = "Write 'schema.table', or 'schema.*' for all tables of a sche
 /// Reads a table argument with PostgreSQL's own rules for identifiers (folded unless quoted).
 pub(crate) fn parse(text: &str) -> Result<TableName, Error> {
     let wrong = || Error::invalid(format!("\"{text}\" is not the name of a table"), HINT);
+    if text.trim().starts_with('*') {
+        return Err(wrong());
+    }
     if let Some(schema) = text.trim().strip_suffix(".*") {
         return match <[String; 1]>::try_from(parts(schema)?) {
             Ok([schema]) => Ok(TableName::Pattern { schema }),
@@ -124,7 +127,7 @@ pub(crate) fn check_object(what: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(
-        format!("\"{name}\" is no name of a {what}"),
+        format!("\"{name}\" is not a valid {what} name"),
         "Names have 1 to 50 lower case letters, digits and underscores.",
     ))
 }

@@ -32,9 +32,9 @@ impl Published {
         )
     }
 
-    fn load_generation(&self, oid: &str) -> Option<i64> {
+    fn load_generation(&self, oid: u32) -> Option<i64> {
         let tables = self.content["tables"].as_array()?;
-        let table = tables.iter().find(|table| table["oid"].to_string() == oid)?;
+        let table = tables.iter().find(|table| table["oid"] == oid)?;
         table["load_generation"].as_i64()
     }
 }
@@ -120,9 +120,10 @@ fn rules(plan: &Plan) -> Map<String, Value> {
 fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
     let Some(published) = Published::find(draft)? else { return Ok(()) };
     let changed = |shape: &&Shape| {
-        let oid = shape.table.oid.to_string();
-        let rules_changed = published.rules.get(&oid).is_some_and(|before| *before != shape.rules);
-        rules_changed && published.load_generation(&oid) >= Some(shape.load_generation)
+        let oid = shape.table.oid;
+        let before = published.rules.get(&oid.to_string());
+        before.is_some_and(|before| *before != shape.rules)
+            && published.load_generation(oid) >= Some(shape.load_generation)
     };
     let tables: Vec<String> =
         plan.shapes.iter().filter(changed).map(|shape| shape.table.display()).collect();
