@@ -16,6 +16,7 @@ use trem_wire::message::{Message, Relation, RowFormat, Run};
 use trem_wire::row::Row;
 use trem_wire::{Lsn, PROTO_VERSION};
 
+use crate::output_plugin::PinnedSettings;
 use crate::pg::{self, JsonText, PgLsn, Xid8};
 
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +60,14 @@ fn peek_changes(
     let slot_name = slot_name.map_or_else(|| trem_wire::slot_name(task), str::to_owned);
     let mut unpacker = Unpacker::new()?;
     let mut reader = Reader::default();
+    // The values are shown as the stream has text, whatever the session's settings.
+    let mut settings = PinnedSettings::for_call();
     for frame in frames(task, &slot_name, upto_nchanges)? {
         for message in decode_frame(&unpacker.unpack(&Bytes::from(frame))?)? {
             reader.read(message);
         }
     }
+    settings.restore();
     Ok(TableIterator::new(reader.lines.into_iter().map(|line| {
         let data = line.data.map(JsonText);
         (PgLsn(line.lsn.0 as i64), Xid8(line.xid as i64), line.operation, line.table_name, data)

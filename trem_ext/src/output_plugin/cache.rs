@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use pgrx::{pg_sys, spi};
-use trem_wire::definition::Definition;
+use trem_wire::definition::{DefinedLeaf, Definition};
 use trem_wire::Lsn;
 
 use super::error::StreamError;
@@ -144,17 +144,24 @@ impl Cache {
         let Some(member) = self.members.get(&oid).copied() else {
             return match root {
                 // A partition that was gone by the time of the publish is not missed.
-                Some(table) if !older => Err(new_partition(definition, table, relation)),
+                Some(table) if !older => Err(StreamError::PartitionAdded {
+                    task: definition.task.clone(),
+                    table: table_name(&definition.tables[table]),
+                    leaf: relation_name(relation),
+                }),
                 _ => Ok(State::Foreign),
             };
         };
         let table = &definition.tables[member.table];
         let leaf = member.leaf.map(|leaf| &table.leaves[leaf]);
         let source = Source { definition, table: member.table, leaf, older };
-        if let Some(leaf) = leaf.filter(|leaf| leaf.oid != table.oid && root != Some(member.table))
-        {
-            let leaf = spi::quote_qualified_identifier(&leaf.schema, &leaf.name);
-            return Err(source.changed(format!("Its partition {leaf} was detached.")));
+        let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
+        if let Some(leaf) = leaf.filter(detached) {
+            return Err(StreamError::PartitionDetached {
+                task: definition.task.clone(),
+                table: table_name(table),
+                leaf: spi::quote_qualified_identifier(&leaf.schema, &leaf.name),
+            });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.
         Ok(State::Mapped(unsafe { Mapping::new(&source, relation, self.memory)? }))
@@ -205,14 +212,6 @@ impl Cache {
             }
         }
         Ok(truncated)
-    }
-}
-
-fn new_partition(definition: &Definition, table: usize, relation: pg_sys::Relation) -> StreamError {
-    StreamError::TableChanged {
-        task: definition.task.clone(),
-        table: table_name(&definition.tables[table]),
-        change: format!("Its partition {} came after the publish.", relation_name(relation)),
     }
 }
 
