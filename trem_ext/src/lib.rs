@@ -30,3 +30,21 @@ pgrx::extension_sql_file!(
     requires = [api::report::preview_statement]
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
+
+/// What `cargo pgrx test` asks for: how to start its server.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        let mut options = vec!["wal_level = logical"];
+        // An older minor release has no such setting, and would not start with it.
+        let minors = [140_024, 150_019, 160_015, 170_011, 180_006];
+        let version = pgrx::pg_sys::PG_VERSION_NUM;
+        if minors.iter().any(|minor| version / 10_000 == minor / 10_000 && version >= *minor) {
+            options.push("output_plugin_libraries = 'pgoutput, test_decoding, trem'");
+        }
+        options
+    }
+}
