@@ -1,5 +1,5 @@
--- What there is to replicate. The view source_table is the one place that knows which tables can be
--- replicated, why not, and what their key is; list_tables shows it, create_task and check_task ask it.
+-- What there is to replicate. The view source_table is the one place that knows which tables can
+-- be replicated, why not, and what their key is: list_tables shows it, check_task asks it.
 
 CREATE VIEW trem.source_table AS
 SELECT
@@ -80,7 +80,8 @@ AS $$
     GROUP BY n.oid, n.nspname, n.nspowner
     ORDER BY 1
 $$;
-COMMENT ON FUNCTION trem.list_schemas() IS 'The schemas of this database and how many tables each has';
+COMMENT ON FUNCTION trem.list_schemas() IS
+    'The schemas of this database and how many tables each has';
 
 CREATE FUNCTION trem.list_tables(schema_name text DEFAULT NULL)
 RETURNS TABLE (schema_name text, table_name text, kind text, estimated_rows bigint, bytes bigint,

@@ -1,4 +1,5 @@
 -- Endpoints: what is refused, what is changed, who sees the password.
+\set SHOW_CONTEXT never
 SELECT trem.create_endpoint('Main', 'source');
 SELECT trem.create_endpoint('main', 'sauce');
 SELECT trem.create_endpoint('main', 'source', kind => 'oracle');

@@ -1,4 +1,5 @@
 -- Draft and publish: versions, views, what a changed rule needs, reload, stop and drop.
+\set SHOW_CONTEXT never
 SET client_min_messages = notice;
 CREATE SCHEMA app;
 CREATE TABLE app.a (id int PRIMARY KEY, secret text, note text);

@@ -1,4 +1,5 @@
 -- Nothing is open to PUBLIC; the operator defines; the applier reads its views and reports.
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE ROLE regress_operator LOGIN;
 CREATE ROLE regress_applier LOGIN REPLICATION;

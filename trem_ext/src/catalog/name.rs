@@ -132,8 +132,11 @@ pub(crate) fn check_object(what: &str, name: &str) -> Result<(), Error> {
     ))
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
 mod tests {
+    use pgrx::prelude::*;
+
     use super::*;
 
     #[test]
@@ -154,5 +157,29 @@ mod tests {
         let long = "ç".repeat(40);
         let cut = with_suffix(&long, "_12345");
         assert!(cut.len() <= NAME_BYTES_MAX && cut.ends_with("_12345"));
+    }
+
+    #[pg_test]
+    fn table_arguments_are_sql_identifiers() {
+        let table = |schema: &str, name: &str| {
+            Some(TableName::Table { schema: schema.to_owned(), name: name.to_owned() })
+        };
+        let pattern = |schema: &str| Some(TableName::Pattern { schema: schema.to_owned() });
+        for (text, expected) in [
+            ("app.orders", table("app", "orders")),
+            (" App . ORDERS ", table("app", "orders")),
+            (r#""App"."it's""#, table("App", "it's")),
+            (r#""a.b"."c""d""#, table("a.b", r#"c"d"#)),
+            (r#"app."x.*""#, table("app", "x.*")),
+            ("app.*", pattern("app")),
+            (r#""Ordem de Serviço".*"#, pattern("Ordem de Serviço")),
+            ("orders", None),
+            ("a.b.c", None),
+            ("a.b.*", None),
+            ("*.*", None),
+            ("*", None),
+        ] {
+            assert_eq!(parse(text).ok(), expected, "{text}");
+        }
     }
 }

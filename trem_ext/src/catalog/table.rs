@@ -278,8 +278,9 @@ const NOT_CARRIED: &str = "
         SELECT 'extended statistics ' || quote_ident(x.stxname) FROM pg_statistic_ext AS x
         WHERE x.stxrelid = s.oid
         UNION ALL
-        SELECT 'comments' WHERE EXISTS (SELECT FROM pg_description AS d
-                                        WHERE d.classoid = 'pg_class'::regclass AND d.objoid = s.oid)
+        SELECT 'comments'
+        WHERE EXISTS (SELECT FROM pg_description AS d
+                      WHERE d.classoid = 'pg_class'::regclass AND d.objoid = s.oid)
         UNION ALL
         SELECT 'partitioning' WHERE s.kind = 'partitioned table'
         UNION ALL

@@ -273,3 +273,50 @@ LEFT JOIN LATERAL (
     FROM pg_range AS r
 ) AS range ON t.oid IN (range.rngtypid, range.multirange)
 WHERE t.oid = ANY ($1::oid[])";
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::Types;
+
+    /// OIDs mean something only where they were given: what holds them travels as text.
+    #[pg_test]
+    fn rows_with_oids_of_users_types_are_not_portable() {
+        Spi::run(
+            "CREATE TYPE mood AS ENUM ('a'); CREATE TYPE pair AS (a int, b text);
+             CREATE TYPE moody AS (a int, m mood); CREATE DOMAIN moods AS mood[];
+             CREATE DOMAIN small AS int CHECK (VALUE < 9);
+             CREATE TYPE span AS RANGE (SUBTYPE = mood);
+             CREATE TYPE pairs AS RANGE (SUBTYPE = pair)",
+        )
+        .expect("types are made");
+        for (name, portable) in [
+            ("int", true),
+            ("int[]", true),
+            ("numeric(3,1)", true),
+            ("jsonb", true),
+            ("int4range", true),
+            ("int4range[]", true),
+            ("tstzmultirange", true),
+            ("mood", true),
+            ("mood[]", false),
+            ("moods", false),
+            ("small", true),
+            ("small[]", false),
+            ("pair", true),
+            ("pair[]", false),
+            ("moody", false),
+            ("span", true),
+            ("pairs", true),
+            ("regclass", false),
+            ("regtype[]", false),
+        ] {
+            let oid = Spi::get_one::<pg_sys::Oid>(&format!("SELECT '{name}'::regtype::oid"));
+            let oid = oid.expect("the type is found").expect("it has an OID").to_u32();
+            let types = Types::load([oid].into_iter()).expect("types load");
+            assert_eq!(types.is_portable(oid), portable, "{name}");
+        }
+    }
+}
