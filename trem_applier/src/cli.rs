@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             match error.hint_text() {
-                Some(hint) => tracing::error!(hint, "{error}"),
+                Some(hint) => tracing::error!(hint = %hint, "{error}"),
                 None => tracing::error!("{error}"),
             }
             ExitCode::from(match error.kind() {
@@ -206,9 +206,9 @@ fn print_findings(findings: &[Finding]) {
 
 async fn status(source: &ConnInfo) -> Result<u8> {
     let control = Control::connect(source, "status").await?;
-    let sql = "SELECT name, mode, state, phase, definition_version::text, applied_lsn::text,
+    let sql = "SELECT task, mode, state, phase, definition_version::text, applied_lsn::text,
                       pg_size_pretty(lag_bytes), last_error, last_error_hint
-               FROM trem.task_status ORDER BY name";
+               FROM trem.applier_status() ORDER BY task";
     let rows = control.client().query(sql, &[]).await?;
     let head = ["task", "mode", "state", "phase", "version", "applied_lsn", "lag"];
     let mut lines = Vec::new();

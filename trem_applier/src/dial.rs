@@ -131,6 +131,9 @@ fn advice(error: &Error, info: &ConnInfo, host: &Host) -> Option<String> {
         Some("28000") if text.contains("not permitted to log in") => {
             format!("Let the role log in: `ALTER ROLE {user} LOGIN`.")
         }
+        Some("28000") if text.contains("certificate") => {
+            "Give the client's certificate and key in sslcert and sslkey.".to_owned()
+        }
         Some("28000") => "Check the server's pg_hba.conf and the name of the user.".to_owned(),
         Some("3D000") => {
             format!("Create the database: `CREATE DATABASE {dbname}`, or name another.")
@@ -165,10 +168,42 @@ fn advice_without_answer(error: &Error, host: &Host) -> Option<String> {
         (Kind::ConnectionLost, _) => {
             Some("Check the server's log: it closed the connection during the login.".to_owned())
         }
+        (Kind::Authentication, _) if error.to_string().contains("channel binding") => Some(
+            "channel_binding=require needs TLS and scram-sha-256 in pg_hba.conf; where they are \
+             absent use channel_binding=prefer."
+                .to_owned(),
+        ),
+        (Kind::Authentication, _) => {
+            Some("Let the server's pg_hba.conf use scram-sha-256 for this connection.".to_owned())
+        }
         _ => None,
     }
 }
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sslmode_decides_what_is_tried_and_a_unix_socket_is_never_encrypted() {
+        use Encryption::{Plain, Tls, TlsIfOffered};
+        let tcp = Address::Tcp { name: "h".to_owned(), dial: None };
+        let tcp = Host { address: tcp, port: 5432 };
+        let unix = Host { address: Address::Unix("/tmp".into()), port: 5432 };
+        for (mode, expected) in [
+            (SslMode::Disable, &[Plain][..]),
+            (SslMode::Allow, &[Plain, Tls]),
+            (SslMode::Prefer, &[TlsIfOffered, Plain]),
+            (SslMode::Require, &[Tls]),
+            (SslMode::VerifyCa, &[Tls]),
+            (SslMode::VerifyFull, &[Tls]),
+        ] {
+            assert_eq!(encryptions(mode, &tcp), expected);
+            assert_eq!(encryptions(mode, &unix), [Plain]);
+        }
+    }
 }

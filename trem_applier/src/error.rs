@@ -173,12 +173,12 @@ impl From<tokio_postgres::Error> for Error {
         if error.is_closed() {
             return Error::new(Kind::ConnectionLost, "the server closed the connection");
         }
-        let text = error.to_string();
+        let text = chain(&error);
         if text.contains("password missing") {
             let message = "the server asks for a password and none is given";
             return Error::new(Kind::Authentication, message).hint(PASSWORD_HINT);
         }
-        Error::new(kind_of_client_error(&error), chain(&error))
+        Error::new(kind_of_client_error(&error), text)
     }
 }
 
@@ -215,6 +215,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
+        // rustls says the same in many words and an address.
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            return Error::new(Kind::ConnectionLost, "the server closed the connection");
+        }
         Error::new(Kind::ConnectionLost, chain(&error))
     }
 }
@@ -305,6 +309,8 @@ fn kind_of_sqlstate(sqlstate: &str) -> Kind {
         // Object in use, lock not available.
         "55006" | "55P03" => Kind::Conflict,
         "55000" => Kind::Mismatch,
+        // Undefined object: nearly always the slot.
+        "42704" => Kind::Mismatch,
         // A setting or an option that the server does not take.
         "22023" => Kind::Server,
         RAISE_EXCEPTION => Kind::Refused,

@@ -169,7 +169,7 @@ impl Load {
             match loaded.map_err(|error| error.context(format!("loading table {name}")))? {
                 Heap::AsInSnapshot => {}
                 Heap::Rewritten => {
-                    tracing::info!(task, table = name, "rewritten meanwhile: loaded again");
+                    tracing::info!(task = %task, table = %name, "rewritten meanwhile: loaded again");
                     lock(rewritten).push_back(table);
                 }
             }
@@ -224,7 +224,7 @@ impl Load {
         meter.rows = rows_loaded;
         meter.report(TablePhase::Live);
         self.bars.finish(table.oid);
-        tracing::info!(task = self.definition.task, table = name, rows = rows_loaded, "loaded");
+        tracing::info!(task = %self.definition.task, table = %name, rows = rows_loaded, "loaded");
         Ok(Heap::AsInSnapshot)
     }
 }

@@ -184,7 +184,7 @@ async fn send_reports(
         };
         let newest = report.borrow_and_update().to_json();
         if let Err(error) = send(&source, &task, &mut control, &newest).await {
-            tracing::debug!(task, "report not sent: {error}");
+            tracing::debug!(task = %task, "report not sent: {error}");
             control = None;
         }
         if let Some(done) = flushed {

@@ -142,7 +142,7 @@ impl Supervisor {
             return;
         }
         if let Err(error) = self.refresh(Some(task), false).await {
-            tracing::warn!(task, "the tasks cannot be listed: {error}");
+            tracing::warn!(task = %task, "the tasks cannot be listed: {error}");
         }
     }
 
@@ -238,7 +238,7 @@ impl Supervisor {
                     Outcome::CaughtUp | Outcome::Stopped => Phase::Stopped,
                     Outcome::Finished => Phase::Finished,
                 };
-                tracing::info!(task = name, "{}", outcome_text(outcome));
+                tracing::info!(task = %name, "{}", outcome_text(outcome));
                 running.reporter.phase(phase);
                 running.reporter.flush().await;
                 return;
@@ -264,7 +264,7 @@ impl Supervisor {
         }
         self.failed = true;
         match error.hint_text() {
-            Some(hint) => tracing::error!(hint, "{error}"),
+            Some(hint) => tracing::error!(hint = %hint, "{error}"),
             None => tracing::error!("{error}"),
         }
         running.reporter.error(Phase::Failed, &error);
@@ -280,7 +280,7 @@ impl Supervisor {
         let task = match listed.await {
             Ok(tasks) => tasks.into_iter().find(|now| now.name == task.name && now.started),
             Err(error) => {
-                tracing::debug!(task = task.name, "the source does not answer: {error}");
+                tracing::debug!(task = %task.name, "the source does not answer: {error}");
                 Some(task)
             }
         };

@@ -15,9 +15,13 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::{
+    self, verify_tls13_signature_with_raw_key, CryptoProvider, WebPkiSupportedAlgorithms,
+};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -69,6 +73,9 @@ fn failed(error: std::io::Error) -> Error {
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "Renew the server's certificate."
+            }
+            CertificateError::Other(other) if is_own_authority(other) => {
+                "The server's certificate is its own authority: give a copy of it in sslrootcert."
             }
             _ => "Check the server's certificate: it must be an X.509 certificate of version 3.",
         },
@@ -131,10 +138,9 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
 }
 
 fn unreadable(what: &str, file: &Path, error: &dyn fmt::Display) -> Error {
-    Error::new(
-        Kind::Argument,
-        format!("cannot use the {what} file \"{}\": {error}", file.display()),
-    )
+    let file = file.display();
+    Error::new(Kind::Argument, format!("cannot use the {what} file \"{file}\": {error}"))
+        .hint("Check the options sslrootcert, sslcert and sslkey: each names a PEM file.")
 }
 
 /// Decides about the server's certificate.
@@ -198,7 +204,7 @@ impl Verifier {
             // What `openssl req -x509` makes: a server certificate that is its own authority. It
             // counts if it is itself given as root; its validity was checked before this.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(error)))
-                if format!("{error:?}").contains("CaUsedAsEndEntity")
+                if is_own_authority(&error)
                     && roots.certificates.iter().any(|root| **root == **end_entity) =>
             {
                 Ok(())
@@ -206,6 +212,11 @@ impl Verifier {
             other => other,
         }
     }
+}
+
+/// The error's type belongs to a crate that is not otherwise needed; an unknown one is refused.
+fn is_own_authority(error: &rustls::OtherError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
 fn system_certificates() -> Result<Vec<CertificateDer<'static>>> {
@@ -264,7 +275,16 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        let result = crypto::verify_tls13_signature(message, cert, dss, &self.algorithms);
+        match (&result, certificate::public_key(cert)) {
+            // Version 1, as older openssl makes them: the library reads no other version than 3.
+            // The signature counts as ever; the chain of such a certificate is never accepted.
+            (Err(rustls::Error::InvalidCertificate(_)), Some(key)) => {
+                let key = SubjectPublicKeyInfoDer::from(key);
+                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
+            }
+            _ => result,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -37,6 +37,7 @@ use pgrx::{pg_guard, pg_sys, PgMemoryContexts};
 
 use error::StreamError;
 use session::Session;
+pub(crate) use settings::PinnedSettings;
 
 /// Called by the server when it loads the library as an output plugin.
 ///

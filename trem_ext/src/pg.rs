@@ -3,9 +3,13 @@
 //!
 //! Never raises errors of its own, never keeps state.
 
+mod sql_type;
+
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
+
+pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 13 to 18.
@@ -161,4 +165,23 @@ pub(crate) unsafe fn utf8(text: *const c_char) -> String {
         CStr::from_ptr(pg_sys::pg_server_to_any(text, length, pg_sys::pg_enc::PG_UTF8 as i32))
     };
     converted.to_string_lossy().into_owned()
+}
+
+/// A value as text, from its binary form: through the type's receive and output functions. Bytes
+/// that are no value of the type are an error.
+pub(crate) fn text_of_binary(type_oid: u32, bytes: &[u8]) -> String {
+    let type_oid = pg_sys::Oid::from(type_oid);
+    // SAFETY: lookups whose results go into variables of ours; the buffer is a copy of the bytes,
+    // and what the functions return lives in the current memory context.
+    unsafe {
+        let (mut receive, mut output) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+        let (mut parameter, mut varlena) = (pg_sys::Oid::INVALID, false);
+        pg_sys::getTypeBinaryInputInfo(type_oid, &mut receive, &mut parameter);
+        pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut varlena);
+        let buffer = pg_sys::makeStringInfo();
+        let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+        pg_sys::appendBinaryStringInfo(buffer, bytes.as_ptr().cast(), length);
+        let value = pg_sys::OidReceiveFunctionCall(receive, buffer, parameter, -1);
+        utf8(pg_sys::OidOutputFunctionCall(output, value))
+    }
 }

@@ -148,6 +148,11 @@ pub struct DefinedTable {
     pub row_format: DefinedRowFormat,
     /// Raised by `reload_table`: the applier loads a table again whose stored number is lower.
     pub load_generation: i64,
+    /// Where the source's WAL ended when the table was first published with this generation. What
+    /// committed before is in the copy, whatever shape the table had then, so the stream leaves it
+    /// out. 0/0: nothing is left out.
+    #[serde(default)]
+    pub changes_from: Lsn,
     /// True when no row can be addressed: no key, so changes match whole rows (FULL).
     pub keyless: bool,
     /// The target's columns, in order; rows of copy and stream have exactly these.

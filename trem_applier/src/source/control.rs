@@ -44,7 +44,7 @@ impl Control {
         let client = connect(&info).await?;
         let sql = "SELECT current_setting('server_version_num')::int,
                           to_regprocedure('trem.applier_tasks()') IS NOT NULL";
-        let row = client.query_one(sql, &[]).await?;
+        let row = client.query_one(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;
         if !row.get::<_, bool>(1) {
             let message = format!("the extension trem is not in {}", info.display());
             return Err(Error::new(Kind::Argument, message)

@@ -35,6 +35,8 @@ const EPOCH: Duration = Duration::from_secs(946_684_800);
 /// Status messages that a server did not take for hours; later ones say the same and more.
 const UNSENT_MAX: usize = 64 * 1024;
 
+const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
 /// A row of text values.
 pub type Row = Vec<Option<String>>;
 
@@ -96,6 +98,18 @@ impl ReplicationConnection {
         parse_history(column(&row, 1)?)
     }
 
+    /// How often the server wants a status: well within its wal_sender_timeout.
+    pub async fn status_interval(&mut self) -> Result<Duration> {
+        let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+        let row = self.one_row(sql).await?;
+        let millis = column(&row, 0)?.parse().map_err(|_| invalid("wal_sender_timeout"))?;
+        // Zero switches the timeout off.
+        Ok(match Duration::from_millis(millis) / 3 {
+            Duration::ZERO => STATUS_INTERVAL_MAX,
+            third => third.min(STATUS_INTERVAL_MAX),
+        })
+    }
+
     /// Creates the slot and exports the snapshot that belongs to it.
     pub async fn create_slot(&mut self, name: &str) -> Result<CreatedSlot> {
         let export = match self.server_version() {
@@ -105,7 +119,7 @@ impl ReplicationConnection {
         let plugin = trem_wire::PLUGIN;
         let name = identifier(name);
         let sql = format!("CREATE_REPLICATION_SLOT {name} LOGICAL \"{plugin}\" {export}");
-        let row = self.one_row(&sql).await?;
+        let row = self.one_row(&sql).await.map_err(advise_slot)?;
         Ok(CreatedSlot {
             consistent_point: lsn(column(&row, 1)?)?,
             snapshot: column(&row, 2)?.to_owned(),
@@ -160,15 +174,15 @@ impl ReplicationConnection {
         from: Lsn,
         options: &[(&str, &str)],
     ) -> Result<ReplicationStream> {
+        let mut sql = format!("START_REPLICATION SLOT {} LOGICAL {from}", identifier(slot));
         let options: Vec<_> = options
             .iter()
             .map(|(name, value)| format!("{} {}", identifier(name), literal(value)))
             .collect();
-        let sql = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} ({})",
-            identifier(slot),
-            options.join(", ")
-        );
+        // The grammar has no empty list.
+        if !options.is_empty() {
+            sql.push_str(&format!(" ({})", options.join(", ")));
+        }
         frontend::query(&sql, self.wire.output())?;
         self.wire.flush().await?;
         loop {
@@ -179,6 +193,33 @@ impl ReplicationConnection {
             }
         }
     }
+}
+
+/// What to do when a slot cannot be created, statement included.
+fn advise_slot(error: Error) -> Error {
+    let text = error.to_string();
+    let plugin = trem_wire::PLUGIN;
+    let advice = match error.sqlstate_code() {
+        Some("55000") if text.contains("wal_level") => {
+            "On the source run `ALTER SYSTEM SET wal_level = logical`, then restart it.".to_owned()
+        }
+        Some("42501") if text.contains("output plugin") => format!(
+            "On the source run `ALTER SYSTEM SET output_plugin_libraries = pgoutput, \
+             test_decoding, {plugin}` (no quotes around the list), then `SELECT pg_reload_conf()`."
+        ),
+        Some("42501") => {
+            "Give the source's user the right: `ALTER ROLE ... REPLICATION`.".to_owned()
+        }
+        Some("53400") => "Drop a replication slot that nobody uses, or raise \
+             max_replication_slots on the source and restart it."
+            .to_owned(),
+        // The library is not there, or has no entry point.
+        Some("58P01" | "42883") => {
+            format!("Install the extension {plugin} on the source's machine.")
+        }
+        _ => return error,
+    };
+    error.hint(advice)
 }
 
 struct ReplicationLogin;
@@ -355,73 +396,4 @@ fn literal(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-
-    use super::*;
-
-    #[test]
-    fn events_are_read_and_short_ones_refused() {
-        let mut frame = BytesMut::from(&b"w"[..]);
-        frame.put_u64(16);
-        frame.put_u64(32);
-        frame.put_i64(7);
-        frame.extend_from_slice(b"payload");
-        let payload = Bytes::from_static(b"payload");
-        let expected = Event::Frame { wal_start: Lsn(16), wal_end: Lsn(32), payload };
-        assert_eq!(parse_event(frame.freeze()).expect("valid"), expected);
-
-        let mut keepalive = BytesMut::from(&b"k"[..]);
-        keepalive.put_u64(48);
-        keepalive.put_i64(7);
-        keepalive.put_u8(1);
-        let keepalive = keepalive.freeze();
-        let expected = Event::Keepalive { wal_end: Lsn(48), reply_requested: true };
-        assert_eq!(parse_event(keepalive.clone()).expect("valid"), expected);
-        for cut in 0..keepalive.len() {
-            assert!(parse_event(keepalive.slice(..cut)).is_err());
-        }
-        assert!(parse_event(Bytes::from_static(b"?")).is_err());
-    }
-
-    #[test]
-    fn a_status_has_the_length_it_states() {
-        let mut out = BytesMut::new();
-        let status = StandbyStatus {
-            written: Lsn(3),
-            flushed: Lsn(2),
-            applied: Lsn(1),
-            reply_requested: true,
-        };
-        encode_status(status, &mut out);
-        assert_eq!(out.len(), 1 + 38);
-        assert_eq!(out[..6], [b'd', 0, 0, 0, 38, b'r']);
-        assert_eq!(
-            out[6..30],
-            [0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]
-        );
-        assert_eq!(out[38], 1);
-    }
-
-    #[test]
-    fn rows_keep_null_apart_from_empty() {
-        let row = Bytes::from_static(b"\0\x03\xff\xff\xff\xff\0\0\0\0\0\0\0\x01a");
-        let expected = [None, Some(String::new()), Some("a".to_owned())];
-        assert_eq!(parse_row(row.clone()).expect("valid"), expected);
-        assert!(parse_row(row.slice(..row.len() - 1)).is_err());
-    }
-
-    #[test]
-    fn a_timeline_history_is_read() {
-        let text = "1\t0/3000148\tno recovery target specified\n\n# comment\n2\t1/A\tbefore x\n";
-        let expected = [(1, Lsn(0x300_0148)), (2, Lsn(0x1_0000_000A))];
-        assert_eq!(parse_history(text).expect("valid"), expected);
-        assert!(parse_history("x").is_err());
-    }
-
-    #[test]
-    fn names_and_values_are_quoted() {
-        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(literal("it's"), "'it''s'");
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,14 +23,20 @@ use crate::error::{Error, Kind, Result};
 /// Frames of about 64 KiB that wait to be applied.
 const EVENTS_MAX: usize = 64;
 
+/// A position that is newly confirmed is told at once, but no more often than this.
+const STATUS_APART: Duration = Duration::from_millis(100);
+
 /// How long a clean end may take before the socket is just closed.
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub enum StreamEvent {
     Messages(Vec<Message>),
-    /// The source has nothing for us up to here.
-    Passed(Lsn),
+    /// The source has nothing for us up to here. `asked`: it wants to know our position.
+    Passed {
+        position: Lsn,
+        asked: bool,
+    },
 }
 
 /// The applier's end of the stream.
@@ -45,7 +51,13 @@ impl Stream {
     pub fn spawn(stream: ReplicationStream, confirmed: Lsn, status_every: Duration) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (confirmed, watched) = watch::channel(confirmed);
-        let pump = Pump { stream, events: sender, confirmed: watched, received: Lsn::INVALID };
+        let pump = Pump {
+            stream,
+            events: sender,
+            confirmed: watched,
+            received: Lsn::INVALID,
+            sent_at: Instant::now(),
+        };
         let pump = tokio::spawn(pump.run(status_every));
         Stream { events, confirmed, pump }
     }
@@ -97,6 +109,7 @@ struct Pump {
     events: mpsc::Sender<StreamEvent>,
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
+    sent_at: Instant,
 }
 
 impl Pump {
@@ -117,6 +130,9 @@ impl Pump {
                 }
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
+                Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
+                    self.send_status().await?;
+                }
             }
         }
     }
@@ -137,7 +153,7 @@ impl Pump {
                 if reply_requested {
                     self.send_status().await?;
                 }
-                Ok(Some(StreamEvent::Passed(wal_end)))
+                Ok(Some(StreamEvent::Passed { position: wal_end, asked: reply_requested }))
             }
             Event::Ended => {
                 Err(Error::new(Kind::ConnectionLost, "the source ended the replication stream"))
@@ -146,7 +162,8 @@ impl Pump {
     }
 
     async fn send_status(&mut self) -> Result<()> {
-        let confirmed = *self.confirmed.borrow();
+        let confirmed = *self.confirmed.borrow_and_update();
+        self.sent_at = Instant::now();
         self.stream
             .send_status(StandbyStatus {
                 written: self.received.max(confirmed),

@@ -64,6 +64,8 @@ struct Follow {
     barrier: Option<Barrier>,
     counts: HashMap<u32, Counts>,
     recorded_at: Instant,
+    /// The source asks for our position: a server that shuts down waits for it.
+    record_now: bool,
     checked_at: Instant,
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
@@ -117,7 +119,7 @@ impl Run {
             if !may_be_mended || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
             }
-            tracing::info!(task = self.name(), at = %failed_at, "applied again carefully: {error}");
+            tracing::info!(task = %self.name(), at = %failed_at, "applied again carefully: {error}");
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;
@@ -158,10 +160,10 @@ impl Run {
             ("proto_version", proto_version.as_str()),
             ("compression", compression),
         ];
-        let status_every = self.status_interval().await?;
-        let replication = ReplicationConnection::connect(&self.worker.source).await?;
+        let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
+        let status_every = replication.status_interval().await?;
         let stream = replication.start(&slot, from, &options).await?;
-        tracing::info!(task = self.name(), from = %from, "following");
+        tracing::info!(task = %self.name(), from = %from, "following");
         self.worker.reporter.phase(Phase::Cdc);
         let now = Instant::now();
         Ok(Follow {
@@ -170,21 +172,11 @@ impl Run {
             barrier: self.send_barrier(definition),
             counts: HashMap::new(),
             recorded_at: now,
+            record_now: false,
             checked_at: now,
             ending: None,
             stop_by: None,
         })
-    }
-
-    /// A third of the source's patience, at most 10 s.
-    async fn status_interval(&self) -> Result<Duration> {
-        let sql = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'";
-        let timeout: i64 = self.control.client().query_one(sql, &[]).await?.get(0);
-        let third = match u64::try_from(timeout) {
-            Ok(timeout) if timeout > 0 => timeout / 3,
-            _ => u64::MAX,
-        };
-        Ok(Duration::from_millis(third.clamp(100, 10_000)))
     }
 
     /// Emits the barrier that ends the stream, if this run has an end. It is written by a session of
@@ -204,7 +196,7 @@ impl Run {
                     .await
             };
             if let Err(error) = emitted.await {
-                tracing::warn!(task, "the barrier could not be written: {error}");
+                tracing::warn!(task = %task, "the barrier could not be written: {error}");
             }
         });
         Some(Barrier { token, seen: false })
@@ -264,7 +256,8 @@ impl Run {
                         hand_in(&mut follow.apply, Event::Received(message), &mut actions)?;
                     }
                 }
-                StreamEvent::Passed(position) => {
+                StreamEvent::Passed { position, asked } => {
+                    follow.record_now |= asked;
                     hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
                     hand_in(&mut follow.apply, Event::Passed(position), &mut actions)?;
                 }
@@ -284,7 +277,8 @@ impl Run {
     }
 
     async fn carry_out(&mut self, follow: &mut Follow, mut actions: Vec<Action>) -> Result<()> {
-        let record_idle = follow.recorded_at.elapsed() >= IDLE_RECORD_EVERY;
+        let record_now = std::mem::take(&mut follow.record_now);
+        let record_idle = record_now || follow.recorded_at.elapsed() >= IDLE_RECORD_EVERY;
         actions.retain(|action| record_idle || !matches!(action, Action::Advance { .. }));
         let mut reached = false;
         for action in &actions {

@@ -75,7 +75,7 @@ impl Run {
 
     fn warn(&self, findings: &[Finding]) {
         for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
-            tracing::info!(task = self.name(), check = finding.check, "{}", finding.line());
+            tracing::info!(task = %self.name(), check = finding.check, "{}", finding.line());
         }
     }
 
@@ -102,6 +102,7 @@ impl Run {
                 return Err(Error::new(Kind::Mismatch, message).hint(start_over(definition)));
             }
         }
+        replication.close().await?;
         let slot = self.control.slot(&slot_name(&definition.task)).await?;
         verify_slot(definition, &stored, slot)?;
         Ok(Progress { timeline: system.timeline, ..stored })
@@ -120,16 +121,17 @@ impl Run {
                      died is not noticed yet.",
                 ));
             }
-            tracing::info!(task = self.name(), slot, "dropping a slot that no progress belongs to");
+            tracing::info!(task = %self.name(), slot = %slot, "dropping a slot that no progress belongs to");
             replication.drop_slot(&slot).await?;
         }
         tracing::info!(
-            task = self.name(),
-            slot,
+            task = %self.name(),
+            slot = %slot,
             "creating the slot (waits for transactions in progress)"
         );
         let created = replication.create_slot(&slot).await?;
         let holder = Holder::import(&self.worker.source, &created.snapshot).await?;
+        replication.close().await?;
         let progress = Progress {
             applied_lsn: created.consistent_point,
             system_identifier: system.system_identifier,
@@ -143,10 +145,10 @@ impl Run {
     pub(super) async fn drop_slot(&self) -> Result<()> {
         let slot = slot_name(self.name());
         let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
-        match self.control.slot(&slot).await? {
-            Some(_) => replication.drop_slot(&slot).await,
-            None => Ok(()),
+        if self.control.slot(&slot).await?.is_some() {
+            replication.drop_slot(&slot).await?;
         }
+        replication.close().await
     }
 
     /// The first record of the task and all of its tables, in one transaction. `again`: what was
@@ -300,7 +302,8 @@ fn verify_slot(definition: &Definition, stored: &Progress, slot: Option<Slot>) -
 /// The remedy when progress and slot do not belong together: every table anew.
 pub(super) fn start_over(definition: &Definition) -> String {
     format!(
-        "Load every table again: SELECT trem.reload_table('{0}'); SELECT trem.start_task('{0}');",
+        "Load every table again: SELECT trem.reload_table('{0}', table_name) FROM \
+         trem.table_status WHERE task = '{0}'; SELECT trem.start_task('{0}');",
         definition.task
     )
 }

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use pgrx::{pg_sys, spi};
-use trem_wire::definition::Definition;
+use trem_wire::definition::{DefinedLeaf, Definition};
+use trem_wire::Lsn;
 
 use super::error::StreamError;
 use super::invalidation::{self, Stale};
@@ -29,6 +30,8 @@ enum State {
 
 struct Entry {
     oid: u32,
+    /// What committed before is in the copy already.
+    changes_from: Lsn,
     state: State,
 }
 
@@ -55,16 +58,16 @@ impl Cache {
         Cache { members, entries: Vec::new(), positions: HashMap::new(), last: 0, memory }
     }
 
-    /// The mapping of a relation; `None` if it is not of this task.
+    /// The mapping of a relation; `None` if a change of it is not for this task.
     ///
     /// # Safety
-    /// `relation` is open in a change callback. `older` belongs to its transaction.
+    /// `relation` is open in a change callback of a transaction with this `commit_lsn`.
     #[inline]
     pub(crate) unsafe fn find(
         &mut self,
         definition: &Definition,
         relation: pg_sys::Relation,
-        older: bool,
+        commit_lsn: Lsn,
     ) -> Result<Option<&mut Mapping>, StreamError> {
         if let Some(stale) = invalidation::take() {
             self.forget(stale);
@@ -72,7 +75,10 @@ impl Cache {
         // SAFETY: the relation is open, so its fields and its descriptor are valid.
         let (oid, attribute_count) =
             unsafe { ((*relation).rd_id.to_u32(), (*(*relation).rd_att).natts as usize) };
-        let at = self.position(oid);
+        let at = self.position(definition, oid);
+        if commit_lsn < self.entries[at].changes_from {
+            return Ok(None);
+        }
         let fresh = match &self.entries[at].state {
             State::Stale => false,
             State::Foreign => true,
@@ -83,7 +89,7 @@ impl Cache {
             // Forget first: a failure must not leave the old mapping in place.
             self.set(at, State::Stale);
             // SAFETY: the relation is open in a change callback.
-            let state = unsafe { self.look(definition, relation, older)? };
+            let state = unsafe { self.look(definition, relation, commit_lsn)? };
             self.set(at, state);
         }
         Ok(match &mut self.entries[at].state {
@@ -93,12 +99,15 @@ impl Cache {
     }
 
     #[inline]
-    fn position(&mut self, oid: u32) -> usize {
+    fn position(&mut self, definition: &Definition, oid: u32) -> usize {
         if self.entries.get(self.last).is_some_and(|entry| entry.oid == oid) {
             return self.last;
         }
         self.last = *self.positions.entry(oid).or_insert_with(|| {
-            self.entries.push(Entry { oid, state: State::Stale });
+            let member = self.members.get(&oid);
+            let changes_from =
+                member.map_or(Lsn::INVALID, |member| definition.tables[member.table].changes_from);
+            self.entries.push(Entry { oid, changes_from, state: State::Stale });
             self.entries.len() - 1
         });
         self.last
@@ -127,24 +136,32 @@ impl Cache {
         &self,
         definition: &Definition,
         relation: pg_sys::Relation,
-        older: bool,
+        commit_lsn: Lsn,
     ) -> Result<State, StreamError> {
+        let older = commit_lsn < definition.published_lsn;
         // SAFETY: the relation is open in a change callback.
         let (oid, root) = unsafe { ((*relation).rd_id.to_u32(), self.root_of(relation)) };
         let Some(member) = self.members.get(&oid).copied() else {
             return match root {
                 // A partition that was gone by the time of the publish is not missed.
-                Some(table) if !older => Err(new_partition(definition, table, relation)),
+                Some(table) if !older => Err(StreamError::PartitionAdded {
+                    task: definition.task.clone(),
+                    table: table_name(&definition.tables[table]),
+                    leaf: relation_name(relation),
+                }),
                 _ => Ok(State::Foreign),
             };
         };
         let table = &definition.tables[member.table];
         let leaf = member.leaf.map(|leaf| &table.leaves[leaf]);
         let source = Source { definition, table: member.table, leaf, older };
-        if let Some(leaf) = leaf.filter(|leaf| leaf.oid != table.oid && root != Some(member.table))
-        {
-            let leaf = spi::quote_qualified_identifier(&leaf.schema, &leaf.name);
-            return Err(source.changed(format!("Its partition {leaf} was detached.")));
+        let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
+        if let Some(leaf) = leaf.filter(detached) {
+            return Err(StreamError::PartitionDetached {
+                task: definition.task.clone(),
+                table: table_name(table),
+                leaf: spi::quote_qualified_identifier(&leaf.schema, &leaf.name),
+            });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.
         Ok(State::Mapped(unsafe { Mapping::new(&source, relation, self.memory)? }))
@@ -169,6 +186,7 @@ impl Cache {
         &self,
         definition: &Definition,
         relations: &[pg_sys::Relation],
+        commit_lsn: Lsn,
     ) -> Result<Vec<pg_sys::Relation>, StreamError> {
         let mut truncated = Vec::new();
         let mut leaves = Vec::new();
@@ -176,6 +194,7 @@ impl Cache {
             // SAFETY: the relation is open in a truncate callback.
             let (oid, root) = unsafe { ((*relation).rd_id.to_u32(), self.root_of(relation)) };
             match (root, self.members.get(&oid)) {
+                (Some(table), _) if commit_lsn < definition.tables[table].changes_from => {}
                 (Some(table), _) => leaves.push((table, relation)),
                 (None, Some(_)) => truncated.push(relation),
                 (None, None) => {}
@@ -193,14 +212,6 @@ impl Cache {
             }
         }
         Ok(truncated)
-    }
-}
-
-fn new_partition(definition: &Definition, table: usize, relation: pg_sys::Relation) -> StreamError {
-    StreamError::TableChanged {
-        task: definition.task.clone(),
-        table: table_name(&definition.tables[table]),
-        change: format!("Its partition {} came after the publish.", relation_name(relation)),
     }
 }
 

@@ -38,6 +38,17 @@ pub(crate) enum StreamError {
         table: String,
         change: String,
     },
+    /// A partition came after the publish.
+    PartitionAdded {
+        task: String,
+        table: String,
+        leaf: String,
+    },
+    PartitionDetached {
+        task: String,
+        table: String,
+        leaf: String,
+    },
     KeyNotInWal {
         task: String,
         table: String,
@@ -86,9 +97,10 @@ impl StreamError {
                 PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION
             }
             // sqlstate::TABLE_CHANGED
-            StreamError::TableChanged { .. } | StreamError::LeafTruncated { .. } => {
-                PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION
-            }
+            StreamError::TableChanged { .. }
+            | StreamError::PartitionAdded { .. }
+            | StreamError::PartitionDetached { .. }
+            | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
             // sqlstate::KEY_NOT_IN_WAL
             StreamError::KeyNotInWal { .. } => PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
             StreamError::DefinitionUnreadable { .. }
@@ -117,7 +129,9 @@ impl StreamError {
             StreamError::DefinitionNotCurrent { task, asked, .. } => {
                 format!("version {asked} of task \"{task}\" is not its current definition")
             }
-            StreamError::TableChanged { task, table, .. } => {
+            StreamError::TableChanged { task, table, .. }
+            | StreamError::PartitionAdded { task, table, .. }
+            | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
             }
             StreamError::KeyNotInWal { task, table, .. } => {
@@ -142,6 +156,12 @@ impl StreamError {
                 Some(format!("The current version is {current}."))
             }
             StreamError::TableChanged { change, .. } => Some(change.clone()),
+            StreamError::PartitionAdded { leaf, .. } => {
+                Some(format!("Its partition {leaf} came after the publish."))
+            }
+            StreamError::PartitionDetached { leaf, .. } => {
+                Some(format!("Its partition {leaf} was detached."))
+            }
             StreamError::KeyNotInWal { reason, .. } => Some((*reason).to_owned()),
             StreamError::LeafTruncated { .. } => Some(
                 "The stream describes the whole table, of which these rows are one part."
@@ -174,10 +194,15 @@ impl StreamError {
                  then copy it again with {}.",
                 reload_table(task, table)
             )),
-            StreamError::LeafTruncated { task, table, .. } => {
-                Some(format!("Copy the table again with {}.", reload_table(task, table)))
-            }
-            StreamError::ValueNotInWal { task, table, .. } => {
+            StreamError::PartitionAdded { task, table, .. } => Some(format!(
+                "Publish again with {}; if the partition had rows when it was attached, copy the \
+                 table again with {}.",
+                start_task(task),
+                reload_table(task, table)
+            )),
+            StreamError::PartitionDetached { task, table, .. }
+            | StreamError::LeafTruncated { task, table, .. }
+            | StreamError::ValueNotInWal { task, table, .. } => {
                 Some(format!("Copy the table again with {}.", reload_table(task, table)))
             }
             StreamError::OptionInvalid { .. }

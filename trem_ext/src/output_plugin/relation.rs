@@ -40,7 +40,7 @@ pub(crate) struct Mapping {
     pub(crate) key_count: usize,
     pub(crate) toastable: bool,
     pub(crate) old_row: OldRow,
-    /// Set when the definition has a key and the WAL has none: only a change that needs it fails.
+    /// The definition has a key and the table has none any more.
     pub(crate) key_lost: bool,
     /// Positions in the definition's columns of those that are there.
     present: Vec<usize>,
@@ -121,7 +121,10 @@ impl Mapping {
         // SAFETY: an open relation has its pg_class row.
         let is_root =
             unsafe { (*(*relation).rd_rel).relkind } as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
-        let key_lost = !is_root && compare_key(source, &pairs, &identity)?;
+        let (old_row, key_lost) = match is_root {
+            true => (OldRow::None, false),
+            false => compare_key(source, &pairs, &identity)?,
+        };
 
         // SAFETY: the parent is a live context.
         let memory = unsafe { pg::child_context(parent, c"trem relation") };
@@ -142,7 +145,7 @@ impl Mapping {
             key_count: columns.iter().filter(|column| column.key).count(),
             toastable: columns.iter().any(|column| column.toastable),
             columns,
-            old_row: identity.old_row,
+            old_row,
             key_lost,
             present: pairs.iter().map(|pair| pair.position).collect(),
             fingerprint: 0,
@@ -253,8 +256,9 @@ fn compare_column(
     if attribute.attisdropped {
         return Err(source.changed(format!("Column \"{name}\" was dropped.")));
     }
-    let type_oid = attribute.atttypid.to_u32();
-    if type_oid != column.type_oid || attribute.atttypmod != column.type_modifier {
+    // A length or precision that was changed before the publish does not change the bytes.
+    let modifier_differs = attribute.atttypmod != column.type_modifier && !source.older;
+    if attribute.atttypid.to_u32() != column.type_oid || modifier_differs {
         return Err(
             source.changed(format!("Column \"{name}\" is no longer of type {}.", column.type_name))
         );
@@ -287,21 +291,27 @@ fn refuse_new_columns(
     }
 }
 
-/// Compares the keys. Returns true when the definition has one and history has none in the WAL and
-/// none in the table: then inserts fail as a changed table, the others for want of the key.
+/// Compares the keys. Gives what may be used of old rows, and whether the table has no key any more:
+/// then an insert fails as well, because the target's key would no longer hold.
+///
+/// From before the publish another key is no error by itself: only what needs the key fails.
 fn compare_key(
     source: &Source<'_>,
     pairs: &[Pair<'_>],
     identity: &Identity,
-) -> Result<bool, StreamError> {
+) -> Result<(OldRow, bool), StreamError> {
     let mut defined: Vec<i16> =
         pairs.iter().filter(|pair| pair.column.key).map(|pair| pair.attribute.attnum).collect();
     defined.sort_unstable();
-    if defined == identity.key || defined.is_empty() && identity.old_row == OldRow::None {
-        return Ok(false);
+    let logged = identity.old_row;
+    if defined == identity.key || defined.is_empty() && logged == OldRow::None {
+        return Ok((logged, false));
     }
-    if identity.key.is_empty() && identity.old_row == OldRow::None {
-        return Ok(true);
+    if source.older {
+        return Ok((if logged == OldRow::Full { logged } else { OldRow::None }, false));
+    }
+    if identity.key.is_empty() && logged == OldRow::None {
+        return Ok((logged, true));
     }
     let names: Vec<_> = source
         .table()

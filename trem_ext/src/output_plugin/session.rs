@@ -95,9 +95,10 @@ impl Session {
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), StreamError> {
         let _scratch = self.scratch();
-        let older = self.is_older(transaction);
+        // SAFETY: the transaction of a callback is valid.
+        let commit_lsn = Lsn(unsafe { (*transaction).final_lsn });
         // SAFETY: the relation is open in a change callback.
-        let found = unsafe { self.cache.find(&self.definition, relation, older)? };
+        let found = unsafe { self.cache.find(&self.definition, relation, commit_lsn)? };
         let Some(mapping) = found else {
             self.skip(context);
             return Ok(());
@@ -143,13 +144,14 @@ impl Session {
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), StreamError> {
         let _scratch = self.scratch();
-        let older = self.is_older(transaction);
+        // SAFETY: the transaction of a callback is valid.
+        let commit_lsn = Lsn(unsafe { (*transaction).final_lsn });
         // SAFETY: the relations are open in a truncate callback.
-        let truncated = unsafe { self.cache.truncated(&self.definition, relations)? };
+        let truncated = unsafe { self.cache.truncated(&self.definition, relations, commit_lsn)? };
         let mut oids = Vec::with_capacity(truncated.len());
         for relation in truncated {
             // SAFETY: as above.
-            let found = unsafe { self.cache.find(&self.definition, relation, older)? };
+            let found = unsafe { self.cache.find(&self.definition, relation, commit_lsn)? };
             let Some(mapping) = found else { continue };
             if !self.begun {
                 start(&mut self.frame, transaction);
@@ -223,11 +225,6 @@ impl Session {
             pg_sys::CurrentMemoryContext = self.memory;
             Scratch(before)
         }
-    }
-
-    fn is_older(&self, transaction: *mut pg_sys::ReorderBufferTXN) -> bool {
-        // SAFETY: called with the transaction of a callback.
-        Lsn(unsafe { (*transaction).final_lsn }) < self.definition.published_lsn
     }
 
     /// On 15 a long stretch without output would let the connection time out: the server asks for

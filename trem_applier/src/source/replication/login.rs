@@ -53,11 +53,8 @@ async fn authenticate(wire: &mut Wire, info: &ConnInfo, host: &Host) -> Result<(
         }
         10 => authenticate_scram(wire, info, &password()?, body).await?,
         _ => {
-            return Err(Error::new(
-                Kind::Authentication,
-                "the server asks for an authentication method that is not supported",
-            )
-            .hint("Let pg_hba.conf use scram-sha-256 for this connection."))
+            let message = "the server asks for an authentication method that is not supported";
+            return Err(Error::new(Kind::Authentication, message));
         }
     }
     wire.flush().await?;
@@ -108,10 +105,7 @@ async fn authenticate_scram(
 }
 
 fn no_channel_binding() -> Error {
-    Error::new(Kind::Authentication, "the server did not use channel binding").hint(
-        "channel_binding=require needs TLS and scram-sha-256 in pg_hba.conf; use \
-         channel_binding=prefer where they are absent.",
-    )
+    Error::new(Kind::Authentication, "the server did not use channel binding")
 }
 
 async fn read_request(wire: &mut Wire) -> Result<(u32, Bytes)> {

@@ -16,8 +16,10 @@ use crate::transport::Transport;
 
 /// Tag and length.
 const HEADER: usize = 5;
-/// Space kept free before each read: large enough that a busy stream needs few system calls.
+/// Space for a read: large enough that a busy stream needs few system calls.
 const READ_SIZE: usize = 128 * 1024;
+/// With less space than this a new buffer is begun; messages still in use keep the old one.
+const READ_SIZE_MIN: usize = 16 * 1024;
 /// PostgreSQL allocates no more than 1 GB for a message.
 const MESSAGE_SIZE_MAX: usize = 1 << 30;
 
@@ -104,7 +106,9 @@ impl Wire {
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         // A failed write is not reported before the server's last words are read.
         let _ = self.poll_send(cx);
-        self.input.reserve(READ_SIZE);
+        if self.input.capacity() - self.input.len() < READ_SIZE_MIN {
+            self.input.reserve(READ_SIZE);
+        }
         // The future of read_buf keeps nothing between polls.
         let read = pin!(self.transport.read_buf(&mut self.input));
         read.poll(cx).map_err(Error::from)

@@ -1,0 +1,45 @@
+-- What an operator looks at.
+
+CREATE VIEW trem.transformation AS
+SELECT r.id, t.name AS task, r.kind, r.table_name, r.column_name, r.arguments
+FROM trem.rule AS r
+JOIN trem.task AS t USING (task_id);
+COMMENT ON VIEW trem.transformation IS 'The rules of all tasks, as drafted';
+
+CREATE VIEW trem.task_status AS
+SELECT t.name AS task, t.mode, t.state, r.phase, t.source, t.target, t.definition_version,
+       r.applied_lsn, r.confirmed_lsn,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), r.applied_lsn)::bigint AS lag_bytes,
+       s.active AS slot_active,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS wal_kept_bytes,
+       counted.tables, counted.tables_live, counted.rows_loaded,
+       r.last_error, r.last_error_hint, r.applier, r.reported_at
+FROM trem.task AS t
+LEFT JOIN trem.task_report AS r USING (task_id)
+LEFT JOIN pg_replication_slots AS s
+    ON s.slot_name = 'trem_' || t.name AND s.database = current_database()
+LEFT JOIN LATERAL (
+    SELECT count(*) AS tables,
+           count(*) FILTER (WHERE p.state = 'live') AS tables_live,
+           sum(p.rows_loaded)::bigint AS rows_loaded
+    FROM trem.definition AS d
+    CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
+    LEFT JOIN trem.table_report AS p
+        ON p.task_id = d.task_id AND p.table_oid = (defined->>'oid')::oid
+    WHERE d.task_id = t.task_id AND d.definition_version = t.definition_version
+) AS counted ON true;
+COMMENT ON VIEW trem.task_status IS 'Each task, and what its applier reported last';
+
+CREATE VIEW trem.table_status AS
+SELECT t.name AS task,
+       format('%I.%I', defined->>'source_schema', defined->>'source_name') AS table_name,
+       format('%I.%I', defined->>'target_schema', defined->>'target_name') AS target_table,
+       coalesce(p.state, 'pending') AS state,
+       p.rows_loaded, p.bytes_loaded, p.rows_estimated,
+       p.inserts, p.updates, p.deletes, p.conflicts, p.overlap_end, p.reported_at
+FROM trem.task AS t
+JOIN trem.definition AS d USING (task_id, definition_version)
+CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
+LEFT JOIN trem.table_report AS p
+    ON p.task_id = t.task_id AND p.table_oid = (defined->>'oid')::oid;
+COMMENT ON VIEW trem.table_status IS 'Each published table, and what the applier reported last';

@@ -1,0 +1,59 @@
+//! The columns of one table. The other functions that look around are plain SQL
+//! (sql/discovery.sql).
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use crate::catalog::{name, spi, table};
+
+#[derive(Deserialize)]
+struct Described {
+    column_name: String,
+    data_type: String,
+    not_null: bool,
+    key: bool,
+    identity: Option<String>,
+    generated: Option<String>,
+    default_value: Option<String>,
+}
+
+const SQL: &str = "
+    SELECT a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS data_type,
+           a.attnotnull AS not_null,
+           coalesce(a.attnum = ANY (s.key_attnums), false) AS key,
+           CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END AS identity,
+           CASE a.attgenerated WHEN 's' THEN 'stored' WHEN 'v' THEN 'virtual' END AS generated,
+           pg_get_expr(d.adbin, d.adrelid) AS default_value
+    FROM trem.source_table AS s
+    JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE s.oid = $1::oid
+    ORDER BY a.attnum";
+
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn table_schema(
+    table_name: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(column_name, String),
+            name!(data_type, String),
+            name!(not_null, bool),
+            name!(key, bool),
+            name!(identity, Option<String>),
+            name!(generated, Option<String>),
+            name!(default_value, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let (schema, name) = name::parse_table(table_name)?;
+    let oid = table::find(&schema, &name)?;
+    let columns: Vec<Described> = spi::rows(SQL, &[i64::from(oid).into()])?;
+    Ok(TableIterator::new(columns.into_iter().map(|c| {
+        (c.column_name, c.data_type, c.not_null, c.key, c.identity, c.generated, c.default_value)
+    })))
+}

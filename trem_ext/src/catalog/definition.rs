@@ -1,0 +1,89 @@
+//! The published document ([`trem_wire::definition`]) from the plan.
+
+use trem_wire::definition::{
+    DefinedColumn, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
+};
+use trem_wire::Lsn;
+
+use super::draft::Draft;
+use super::options;
+use super::plan::Plan;
+use super::shape::Shape;
+use super::statement::{self, IndexNames};
+use super::table::Leaf;
+use super::types::Types;
+use crate::error::Error;
+
+/// Without `published_lsn`, which only publishing knows: two definitions that are the same compare
+/// equal.
+pub(crate) fn build(draft: &Draft, plan: &Plan, version: i64) -> Result<Definition, Error> {
+    let hides_columns = plan.shapes.iter().any(Shape::hides_columns);
+    let options = options::effective(&draft.task.options, hides_columns)?;
+    let names = IndexNames::new(&plan.shapes);
+    let used = plan.shapes.iter().flat_map(|shape| &shape.columns).map(|c| c.source.type_oid);
+    Ok(Definition {
+        task: draft.task.name.clone(),
+        task_id: draft.task.task_id.clone(),
+        definition_version: version,
+        published_lsn: Lsn::INVALID,
+        mode: draft.task.mode,
+        types: plan.types.defined(used),
+        tables: plan
+            .shapes
+            .iter()
+            .map(|shape| DefinedTable {
+                index_statements: statement::indexes(shape, options.indexes, &names).statements,
+                ..table(shape, &draft.task.name, &plan.types)
+            })
+            .collect(),
+        options,
+    })
+}
+
+/// The view in `trem_read` through which a leaf is read.
+pub(crate) fn view_name(task: &str, leaf: &Leaf) -> String {
+    format!("{task}_{}", leaf.oid)
+}
+
+fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
+    let source = &shape.table;
+    let portable = shape.columns.iter().all(|column| types.is_portable(column.source.type_oid));
+    DefinedTable {
+        oid: source.oid,
+        source_schema: source.schema.clone(),
+        source_name: source.name.clone(),
+        target_schema: shape.target_schema.clone(),
+        target_name: shape.target_name.clone(),
+        row_format: if portable { DefinedRowFormat::Binary } else { DefinedRowFormat::Text },
+        load_generation: shape.load_generation,
+        changes_from: Lsn::INVALID,
+        keyless: source.key_attnums.is_none(),
+        columns: shape
+            .columns
+            .iter()
+            .map(|column| DefinedColumn {
+                attnum: column.source.attnum,
+                source_name: column.source.name.clone(),
+                name: column.name.clone(),
+                type_oid: column.source.type_oid,
+                type_modifier: column.source.type_modifier,
+                type_name: column.source.type_name.clone(),
+                not_null: column.source.not_null,
+                key: column.key,
+            })
+            .collect(),
+        leaves: source
+            .leaves
+            .iter()
+            .map(|leaf| DefinedLeaf {
+                oid: leaf.oid,
+                schema: leaf.schema.clone(),
+                name: leaf.name.clone(),
+                attribute_count: leaf.attribute_count,
+                view: view_name(task, leaf),
+            })
+            .collect(),
+        create_statement: statement::create_table(shape),
+        index_statements: Vec::new(),
+    }
+}

@@ -1,0 +1,151 @@
+//! A task as it is drafted: its row, its tables and patterns, its rules. Reads only.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use trem_wire::definition::Mode;
+
+use super::spi;
+use crate::error::Error;
+
+#[derive(Deserialize)]
+pub(crate) struct Task {
+    pub task_id: String,
+    pub name: String,
+    pub source: String,
+    pub mode: Mode,
+    pub options: Value,
+    pub state: String,
+    pub definition_version: Option<i64>,
+}
+
+impl Task {
+    pub(crate) fn is_started(&self) -> bool {
+        self.state == "started"
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Item {
+    pub kind: ItemKind,
+    pub name: String,
+    pub table_oid: Option<u32>,
+    pub schema_name: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ItemKind {
+    Table,
+    Pattern,
+    Excluded,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Rule {
+    pub id: i64,
+    pub kind: RuleKind,
+    pub table_oid: Option<u32>,
+    pub schema_name: Option<String>,
+    pub attnum: Option<i16>,
+    pub table_name: String,
+    pub column_name: Option<String>,
+    pub arguments: Value,
+}
+
+/// What a rule does. The names are those of the functions that make them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RuleKind {
+    RenameSchema,
+    RenameTable,
+    RenameColumn,
+    ExcludeColumn,
+}
+
+impl RuleKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            RuleKind::RenameSchema => "rename_schema",
+            RuleKind::RenameTable => "rename_table",
+            RuleKind::RenameColumn => "rename_column",
+            RuleKind::ExcludeColumn => "exclude_column",
+        }
+    }
+}
+
+impl Rule {
+    /// The name that a renaming rule gives.
+    pub(crate) fn new_name(&self) -> Result<&str, Error> {
+        self.arguments["new_name"]
+            .as_str()
+            .ok_or_else(|| Error::Catalog(format!("rule {} has no new name", self.id)))
+    }
+}
+
+pub(crate) struct Draft {
+    pub task: Task,
+    pub items: Vec<Item>,
+    pub rules: Vec<Rule>,
+    load_generations: HashMap<u32, i64>,
+}
+
+impl Draft {
+    pub(crate) fn load(task: Task) -> Result<Draft, Error> {
+        #[derive(Deserialize)]
+        struct Load {
+            table_oid: u32,
+            load_generation: i64,
+        }
+        let id = || task.task_id.as_str().into();
+        let items = spi::rows(
+            "SELECT kind, name, table_oid::oid::bigint, schema_name
+             FROM trem.task_table WHERE task_id = $1::uuid ORDER BY id",
+            &[id()],
+        )?;
+        let rules = spi::rows(
+            "SELECT id, kind, table_oid::oid::bigint, schema_name, attnum, table_name,
+                    column_name, arguments
+             FROM trem.rule WHERE task_id = $1::uuid ORDER BY id",
+            &[id()],
+        )?;
+        let loads: Vec<Load> = spi::rows(
+            "SELECT table_oid::oid::bigint, load_generation
+             FROM trem.task_load WHERE task_id = $1::uuid",
+            &[id()],
+        )?;
+        let load_generations =
+            loads.into_iter().map(|load| (load.table_oid, load.load_generation)).collect();
+        Ok(Draft { task, items, rules, load_generations })
+    }
+
+    pub(crate) fn load_generation(&self, oid: u32) -> i64 {
+        self.load_generations.get(&oid).copied().unwrap_or(1)
+    }
+}
+
+/// A task by name, to be read.
+pub(crate) fn find(task: &str) -> Result<Task, Error> {
+    let sql = "SELECT task_id, name, source, mode, options, state, definition_version
+               FROM trem.task WHERE name = $1";
+    spi::row(sql, &[task.into()])?.ok_or_else(|| Error::Missing {
+        what: "task",
+        name: format!("\"{task}\""),
+        hint: "SELECT name FROM trem.task; lists the tasks.".to_owned(),
+    })
+}
+
+/// A task by name, to be changed: whoever else wants to change it waits.
+pub(crate) fn find_for_change(task: &str) -> Result<Task, Error> {
+    spi::run("SELECT FROM trem.task WHERE name = $1 FOR UPDATE", &[task.into()])?;
+    find(task)
+}
+
+pub(crate) fn exists(task: &str) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Found {}
+    let found: Option<Found> =
+        spi::row("SELECT name FROM trem.task WHERE name = $1", &[task.into()])?;
+    Ok(found.is_some())
+}

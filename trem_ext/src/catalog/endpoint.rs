@@ -1,0 +1,233 @@
+//! Endpoints: validated when they are made and when they are changed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::spi;
+use crate::error::Error;
+
+/// What a person may say about an endpoint; absent or null: nothing said.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Endpoint {
+    pub name: String,
+    pub role: Option<String>,
+    pub kind: Option<String>,
+    pub dbname: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<i32>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub options: Option<Value>,
+}
+
+const OPTIONS: [&str; 8] = [
+    "password_env",
+    "password_file",
+    "passfile",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "connect_timeout",
+];
+
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+pub(crate) fn create(mut given: Endpoint) -> Result<(), Error> {
+    super::name::check_object("endpoint", &given.name)?;
+    if exists(&given.name)? {
+        return Err(Error::Exists { what: "endpoint", name: given.name });
+    }
+    match given.role.as_deref() {
+        Some("source" | "target") => {}
+        other => {
+            let message = format!("\"{}\" is no role of an endpoint", other.unwrap_or_default());
+            return Err(Error::invalid(message, "The roles are source and target."));
+        }
+    }
+    if given.role.as_deref() == Some("source") && given.dbname.is_none() {
+        given.dbname = Some(current_database()?);
+    }
+    given.options = Some(merge_options(&Value::Null, given.options.take())?);
+    check(&given)?;
+    spi::run(
+        "INSERT INTO trem.endpoint
+             (name, role, kind, dbname, host, port, username, password, options)
+         SELECT e.name, e.role, e.kind, e.dbname, e.host, e.port, e.username, e.password, e.options
+         FROM jsonb_to_record($1) AS e (name text, role text, kind text, dbname text, host text,
+                                        port int, username text, password text, options jsonb)",
+        &[document(&given)],
+    )?;
+    Ok(())
+}
+
+/// Changes what is given and keeps the rest; an empty text takes a value away.
+pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
+    let stored = find(name)?;
+    let text = |given: Option<String>, stored: Option<String>| match given {
+        Some(text) if text.is_empty() => None,
+        Some(text) => Some(text),
+        None => stored,
+    };
+    let changed = Endpoint {
+        name: stored.name,
+        role: stored.role,
+        kind: text(given.kind, stored.kind),
+        dbname: text(given.dbname, stored.dbname),
+        host: text(given.host, stored.host),
+        port: given.port.or(stored.port),
+        username: text(given.username, stored.username),
+        // Only to be checked; it is stored below.
+        password: given.password.clone().filter(|password| !password.is_empty()),
+        options: Some(merge_options(&stored.options.unwrap_or_default(), given.options)?),
+    };
+    check(&changed)?;
+    spi::run(
+        "UPDATE trem.endpoint AS stored
+         SET kind = e.kind, dbname = e.dbname, host = e.host, port = e.port,
+             username = e.username, options = e.options
+         FROM jsonb_to_record($1) AS e (name text, kind text, dbname text, host text, port int,
+                                        username text, options jsonb)
+         WHERE stored.name = e.name",
+        &[document(&changed)],
+    )?;
+    if let Some(password) = given.password {
+        spi::run(
+            "UPDATE trem.endpoint SET password = nullif($2, '') WHERE name = $1",
+            &[name.into(), password.into()],
+        )?;
+    }
+    // Its tasks' appliers connect anew.
+    spi::run(
+        "SELECT pg_notify('trem', name) FROM trem.task WHERE $1 IN (source, target)",
+        &[name.into()],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn drop(name: &str) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Users {
+        tasks: Option<String>,
+    }
+    find(name)?;
+    let sql = "SELECT string_agg(name, ', ' ORDER BY name) AS tasks
+               FROM trem.task WHERE $1 IN (source, target)";
+    if let Some(Users { tasks: Some(tasks) }) = spi::row(sql, &[name.into()])? {
+        return Err(Error::State {
+            message: format!("endpoint \"{name}\" is used by: {tasks}"),
+            hint: "Drop the tasks first: SELECT trem.drop_task('<task>');".to_owned(),
+        });
+    }
+    spi::run("DELETE FROM trem.endpoint WHERE name = $1", &[name.into()])?;
+    Ok(())
+}
+
+/// The endpoint, without its password.
+pub(crate) fn find(name: &str) -> Result<Endpoint, Error> {
+    let sql = "SELECT name, role, kind, dbname, host, port, username, options
+               FROM trem.endpoint WHERE name = $1";
+    spi::row(sql, &[name.into()])?.ok_or_else(|| Error::Missing {
+        what: "endpoint",
+        name: format!("\"{name}\""),
+        hint: "SELECT name, role FROM trem.endpoint; lists the endpoints.".to_owned(),
+    })
+}
+
+/// The role that the applier connects as, if the endpoint names one.
+pub(crate) fn username(name: &str) -> Result<Option<String>, Error> {
+    Ok(find(name)?.username)
+}
+
+fn exists(name: &str) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Found {}
+    let found: Option<Found> =
+        spi::row("SELECT name FROM trem.endpoint WHERE name = $1", &[name.into()])?;
+    Ok(found.is_some())
+}
+
+fn current_database() -> Result<String, Error> {
+    #[derive(Deserialize)]
+    struct Current {
+        dbname: String,
+    }
+    let current: Option<Current> = spi::row("SELECT current_database() AS dbname", &[])?;
+    current
+        .map(|current| current.dbname)
+        .ok_or_else(|| Error::Catalog("no current database".to_owned()))
+}
+
+fn document(endpoint: &Endpoint) -> pgrx::datum::DatumWithOid<'static> {
+    let document = serde_json::to_value(endpoint).expect("an endpoint is plain JSON");
+    pgrx::JsonB(document).into()
+}
+
+fn check(endpoint: &Endpoint) -> Result<(), Error> {
+    if endpoint.kind.as_deref() != Some("postgresql") {
+        let kind = endpoint.kind.as_deref().unwrap_or_default();
+        let message = format!("unknown kind of endpoint \"{kind}\"");
+        return Err(Error::invalid(message, "The kinds are: postgresql."));
+    }
+    if endpoint.port.is_some_and(|port| !(1..=65_535).contains(&port)) {
+        return Err(Error::invalid("the port is not between 1 and 65535", ""));
+    }
+    if endpoint.role.as_deref() == Some("source") {
+        let current = current_database()?;
+        if endpoint.dbname.as_ref() != Some(&current) {
+            return Err(Error::invalid(
+                format!("a source endpoint must name the database it is made in, \"{current}\""),
+                "Create the extension and the endpoint in the database to be read.",
+            ));
+        }
+    }
+    let options = endpoint.options.as_ref().and_then(Value::as_object);
+    let secrets = ["password_env", "password_file", "passfile"];
+    let sources = secrets.iter().filter(|key| options.is_some_and(|o| o.contains_key(**key)));
+    if sources.count() + usize::from(endpoint.password.is_some()) > 1 {
+        return Err(Error::invalid(
+            "the password has more than one source",
+            "Give one of password, password_env, password_file and passfile.",
+        ));
+    }
+    Ok(())
+}
+
+fn merge_options(stored: &Value, given: Option<Value>) -> Result<Value, Error> {
+    let hint = || format!("The options are: {}.", OPTIONS.join(", "));
+    let mut merged = stored.as_object().cloned().unwrap_or_default();
+    let given = match given.unwrap_or_default() {
+        Value::Null => Map::new(),
+        Value::Object(given) => given,
+        _ => return Err(Error::invalid("endpoint options are not a JSON object", hint())),
+    };
+    for (key, value) in given {
+        if !OPTIONS.contains(&key.as_str()) {
+            return Err(Error::invalid(format!("unknown endpoint option \"{key}\""), hint()));
+        }
+        if value.is_null() {
+            merged.remove(&key);
+            continue;
+        }
+        check_option(&key, &value)?;
+        merged.insert(key, value);
+    }
+    Ok(Value::Object(merged))
+}
+
+fn check_option(key: &str, value: &Value) -> Result<(), Error> {
+    let invalid = |hint: String| {
+        // The value stays out of the message: it may be a secret in the wrong place.
+        Err(Error::invalid(format!("invalid value for endpoint option \"{key}\""), hint))
+    };
+    match (key, value) {
+        ("connect_timeout", Value::Number(seconds)) if seconds.as_u64().is_some() => Ok(()),
+        ("connect_timeout", Value::String(text)) if text.parse::<u32>().is_ok() => Ok(()),
+        ("connect_timeout", _) => invalid("It is a number of seconds.".to_owned()),
+        ("sslmode", Value::String(mode)) if SSL_MODES.contains(&mode.as_str()) => Ok(()),
+        ("sslmode", _) => invalid(format!("It is one of: {}.", SSL_MODES.join(", "))),
+        (_, Value::String(text)) if !text.is_empty() => Ok(()),
+        _ => invalid("It is a text.".to_owned()),
+    }
+}

@@ -1,0 +1,230 @@
+//! Publishing: the draft becomes the next version of the task's definition, with its views, in the
+//! caller's transaction: an applier sees all of it or nothing.
+
+use std::collections::BTreeMap;
+
+use pgrx::JsonB;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use trem_wire::definition::Definition;
+
+use super::draft::Draft;
+use super::plan::Plan;
+use super::shape::Shape;
+use super::table::Leaf;
+use super::{definition, endpoint, name, spi, stamp};
+use crate::error::Error;
+
+#[derive(Deserialize)]
+struct Published {
+    content: Value,
+    rules: Map<String, Value>,
+}
+
+impl Published {
+    fn find(draft: &Draft) -> Result<Option<Published>, Error> {
+        spi::row(
+            "SELECT d.content, d.rules
+             FROM trem.definition AS d
+             JOIN trem.task AS t USING (task_id, definition_version)
+             WHERE t.name = $1",
+            &[draft.task.name.as_str().into()],
+        )
+    }
+
+    fn load_generation(&self, oid: u32) -> Option<i64> {
+        let tables = self.content["tables"].as_array()?;
+        let table = tables.iter().find(|table| table["oid"] == oid)?;
+        table["load_generation"].as_i64()
+    }
+}
+
+/// What publishing would change, beside which tables are to be loaded again.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Change {
+    Nothing,
+    LoadsOnly,
+    More,
+}
+
+pub(crate) fn change(draft: &Draft, plan: &Plan) -> Result<Change, Error> {
+    let Some(published) = Published::find(draft)? else { return Ok(Change::More) };
+    let version = draft.task.definition_version.unwrap_or_default();
+    let mut before = stamp::without(published.content.clone());
+    let mut after = stamp::without(to_value(&definition::build(draft, plan, version)?));
+    if published.rules != rules(plan) {
+        return Ok(Change::More);
+    }
+    if before == after {
+        return Ok(Change::Nothing);
+    }
+    for document in [&mut before, &mut after] {
+        for table in document["tables"].as_array_mut().into_iter().flatten() {
+            table["load_generation"] = Value::Null;
+        }
+    }
+    Ok(if before == after { Change::LoadsOnly } else { Change::More })
+}
+
+/// Publishes the draft; gives the version that is current afterwards.
+pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Error> {
+    if !keep {
+        refuse_changed_rules(draft, plan)?;
+    }
+    make_views(draft, plan)?;
+    if let (Some(version), Change::Nothing) = (draft.task.definition_version, change(draft, plan)?)
+    {
+        return Ok(version);
+    }
+    #[derive(Deserialize)]
+    struct Next {
+        version: i64,
+    }
+    let task_id = draft.task.task_id.as_str();
+    let next: Option<Next> = spi::row(
+        "SELECT coalesce(max(definition_version), 0) + 1 AS version
+         FROM trem.definition WHERE task_id = $1::uuid",
+        &[task_id.into()],
+    )?;
+    let version = next.map_or(1, |next| next.version);
+    let mut definition = definition::build(draft, plan, version)?;
+    stamp::put(&mut definition, Published::find(draft)?.map(|published| published.content))?;
+    let content = to_value(&definition);
+    spi::run(
+        "INSERT INTO trem.definition (task_id, definition_version, content, rules)
+         VALUES ($1::uuid, $2, $3, $4)",
+        &[
+            task_id.into(),
+            version.into(),
+            JsonB(content).into(),
+            JsonB(Value::Object(rules(plan))).into(),
+        ],
+    )?;
+    spi::run(
+        "UPDATE trem.task SET definition_version = $2 WHERE task_id = $1::uuid",
+        &[task_id.into(), version.into()],
+    )?;
+    Ok(version)
+}
+
+fn to_value(definition: &Definition) -> Value {
+    serde_json::to_value(definition).expect("a definition is plain JSON")
+}
+
+fn rules(plan: &Plan) -> Map<String, Value> {
+    plan.shapes.iter().map(|shape| (shape.table.oid.to_string(), shape.rules.clone())).collect()
+}
+
+/// Rows that are already on the target were made by the rules of before: other rules need another
+/// load, or somebody's word that the target was adapted.
+fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
+    let Some(published) = Published::find(draft)? else { return Ok(()) };
+    let changed = |shape: &&Shape| {
+        let oid = shape.table.oid;
+        let before = published.rules.get(&oid.to_string());
+        before.is_some_and(|before| *before != shape.rules)
+            && published.load_generation(oid) >= Some(shape.load_generation)
+    };
+    let tables: Vec<String> =
+        plan.shapes.iter().filter(changed).map(|shape| shape.table.display()).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    Err(Error::RulesChanged { task: draft.task.name.clone(), tables })
+}
+
+#[derive(Deserialize)]
+struct View {
+    name: String,
+    owner: String,
+    /// The view's text as PostgreSQL keeps it.
+    comment: Option<String>,
+    readers: Vec<String>,
+}
+
+/// The task's views as they are now. No other task's view ends like this after this prefix.
+const VIEWS: &str = "
+    SELECT c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
+           obj_description(c.oid, 'pg_class') AS comment,
+           coalesce((SELECT jsonb_agg(pg_get_userbyid(acl.grantee) ORDER BY acl.grantee)
+                     FROM aclexplode(c.relacl) AS acl
+                     WHERE acl.grantee <> c.relowner), '[]') AS readers
+    FROM pg_class AS c
+    WHERE c.relnamespace = 'trem_read'::regnamespace AND c.relkind = 'v'
+      AND c.relname ~ ('^' || $1 || '_[0-9]+$')";
+
+/// Brings the task's views to the plan. A view that is right is left alone: replacing it would wait
+/// for a load that reads it.
+fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
+    let reader = endpoint::username(&draft.task.source)?;
+    let existing: Vec<View> = spi::rows(VIEWS, &[draft.task.name.as_str().into()])?;
+    let mut existing: BTreeMap<String, View> =
+        existing.into_iter().map(|view| (view.name.clone(), view)).collect();
+    for shape in &plan.shapes {
+        for leaf in &shape.table.leaves {
+            let view = definition::view_name(&draft.task.name, leaf);
+            let select = shape.select(&leaf.schema, &leaf.name, true);
+            let right = existing.remove(&view).map(|found| {
+                let readers: Vec<&str> = found.readers.iter().map(String::as_str).collect();
+                let wanted: Vec<&str> =
+                    reader.as_deref().filter(|reader| *reader != leaf.owner).into_iter().collect();
+                found.comment.as_deref() == Some(&select)
+                    && found.owner == leaf.owner
+                    && readers == wanted
+            });
+            if right == Some(false) {
+                drop_view(&view)?;
+            }
+            if right != Some(true) {
+                make_view(&view, &select, leaf, reader.as_deref())?;
+            }
+        }
+    }
+    for stale in existing.keys() {
+        drop_view(stale)?;
+    }
+    match reader {
+        Some(reader) => grant_applier(&reader),
+        None => Ok(()),
+    }
+}
+
+fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Result<(), Error> {
+    let quoted = name::qualified("trem_read", view);
+    spi::run(&format!("CREATE VIEW {quoted} AS {select}"), &[])?;
+    // The text is kept to see at the next publish whether the view is still right.
+    spi::run(&format!("COMMENT ON VIEW {quoted} IS {}", name::literal(select)), &[])?;
+    if let Some(reader) = reader {
+        spi::run(&format!("GRANT SELECT ON {quoted} TO {}", name::quoted(reader)), &[])?;
+    }
+    spi::run(&format!("ALTER VIEW {quoted} OWNER TO {}", name::quoted(&leaf.owner)), &[])?;
+    Ok(())
+}
+
+fn drop_view(view: &str) -> Result<(), Error> {
+    spi::run(&format!("DROP VIEW {}", name::qualified("trem_read", view)), &[])?;
+    Ok(())
+}
+
+/// Drops every view of a task.
+pub(crate) fn drop_views(task: &str) -> Result<(), Error> {
+    let existing: Vec<View> = spi::rows(VIEWS, &[task.into()])?;
+    existing.iter().try_for_each(|view| drop_view(&view.name))
+}
+
+/// What every applier needs beside the views of its tasks.
+fn grant_applier(reader: &str) -> Result<(), Error> {
+    let reader = name::quoted(reader);
+    spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
+    for function in [
+        "applier_tasks()",
+        "applier_status()",
+        "applier_endpoint(text)",
+        "applier_definition(text)",
+        "applier_check(text)",
+        "applier_report(text, jsonb)",
+    ] {
+        spi::run(&format!("GRANT EXECUTE ON FUNCTION trem.{function} TO {reader}"), &[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Every error that the SQL functions raise, with its SQLSTATE, detail and hint, and the one place
+//! where an error becomes a report to the client. Errors of PostgreSQL itself (SPI) pass through.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::PgSqlErrorCode;
+
+use crate::catalog::problem::Problem;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{what} {name} does not exist")]
+    /// The name as the message shows it, quoted.
+    Missing { what: &'static str, name: String, hint: String },
+    #[error("{what} \"{name}\" already exists")]
+    Exists { what: &'static str, name: String },
+    #[error("{message}")]
+    Invalid { message: String, hint: String },
+    #[error("table {table} {reason}")]
+    NotReplicable { table: String, reason: String, hint: String },
+    #[error("{message}")]
+    State { message: String, hint: String },
+    #[error("task \"{task}\" cannot be started: {} found", count(problems.len()))]
+    Refused { task: String, problems: Vec<Problem> },
+    #[error("rules of loaded tables of task \"{task}\" changed")]
+    RulesChanged { task: String, tables: Vec<String> },
+    #[error("access to the catalog failed: {0}")]
+    Catalog(String),
+}
+
+impl Error {
+    pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Invalid { message: message.into(), hint: hint.into() }
+    }
+
+    fn code(&self) -> PgSqlErrorCode {
+        match self {
+            Error::Missing { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Error::Exists { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            Error::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::NotReplicable { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            Error::State { .. } | Error::Refused { .. } | Error::RulesChanged { .. } => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Error::Catalog(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::Refused { problems, .. } => {
+                Some(problems.iter().map(Problem::line).collect::<Vec<_>>().join("\n"))
+            }
+            Error::RulesChanged { tables, .. } => Some(format!(
+                "The target holds rows of {} as the published rules made them.",
+                tables.join(", ")
+            )),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Error::Missing { hint, .. }
+            | Error::Invalid { hint, .. }
+            | Error::NotReplicable { hint, .. }
+            | Error::State { hint, .. } => hint.clone(),
+            Error::Refused { task, .. } => format!(
+                "SELECT * FROM trem.check_task('{task}'); shows each problem with its remedy."
+            ),
+            Error::RulesChanged { task, .. } => format!(
+                "Have them loaded again, SELECT trem.reload_table('{task}', '<table>'); or, when \
+                 the target was adapted by hand, SELECT trem.start_task('{task}', keep => true);"
+            ),
+            Error::Exists { .. } | Error::Catalog(_) => String::new(),
+        };
+        (!hint.is_empty()).then_some(hint)
+    }
+}
+
+fn count(problems: usize) -> String {
+    match problems {
+        1 => "1 problem".to_owned(),
+        more => format!("{more} problems"),
+    }
+}
+
+impl From<Error> for ErrorReport {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        let mut report = ErrorReport::new(error.code(), error.to_string(), "trem");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+impl From<pgrx::spi::Error> for Error {
+    fn from(error: pgrx::spi::Error) -> Self {
+        Error::Catalog(error.to_string())
+    }
+}
