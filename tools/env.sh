@@ -42,7 +42,9 @@ pg_major() { "${1:-$PG_CONFIG}" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
 # Whether this minor release knows output_plugin_libraries, and refuses plugins not listed there.
 # On an older one the setting is unknown, and fatal in postgresql.conf.
 has_output_plugin_libraries() {
-    "$("$PG_CONFIG" --bindir)/postgres" --describe-config | grep -q '^output_plugin_libraries'
+    # Read to its end: grep -q would break the pipe, and pipefail tell that as a failure.
+    "$("$PG_CONFIG" --bindir)/postgres" --describe-config |
+        grep '^output_plugin_libraries' >/dev/null
 }
 
 # Runs a command as the user who may run a server.

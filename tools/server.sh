@@ -28,6 +28,8 @@ write_switch() {
     fi
     cat >"$bin/$program" <<SWITCH
 #!/usr/bin/env bash
+# Rust code in the server must not write backtraces into error details because the caller does.
+export RUST_BACKTRACE=0
 if [ "\$(id -u)" != 0 ]; then exec "$bin/$program.real" "\$@"; fi
 cd /
 $prepare
@@ -51,7 +53,8 @@ ANSWER
 
 root=$(server_root)
 bin=$root$("$PG_CONFIG" --bindir)
-stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres")
+stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres" \
+    "${BASH_SOURCE[0]}")
 if [ "$(cat "$root/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "$root"
     for folder in --bindir --pkglibdir --sharedir; do

@@ -57,7 +57,7 @@ pgrx_regress() {
     } >"$run_folder/config.toml"
     rm -f tests/pg_regress/regression.diffs
     if ! (cd trem_ext && PGRX_HOME=$run_folder cargo pgrx regress "pg$major" --release \
-        --no-default-features --features "pg$major" --resetdb \
+        --no-default-features --features "pg$major" --resetdb --psql-verbosity default \
         "${settings[@]/#/--postgresql-conf=}"); then
         cat tests/pg_regress/regression.diffs || true
         return 1

@@ -141,7 +141,8 @@ fn message() -> impl Strategy<Value = Message> {
 fn read_rows(message: &Message) {
     match message {
         Message::Insert(run) | Message::Delete(run) => {
-            assert_eq!(run.rows().map(|row| row.fields().count()).count(), run.row_count as usize);
+            let fields: usize = run.rows().map(|row| row.fields().count()).sum();
+            assert!(fields <= run.rows.len());
         }
         Message::Update(run) => {
             for row in run.updated_rows() {
