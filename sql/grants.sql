@@ -1,4 +1,4 @@
--- Runs last: comments and rights.
+-- Runs last: rights, settings and comments of functions.
 --
 -- Three kinds of roles:
 --   owner      who made the extension, a superuser: everything.
@@ -34,6 +34,19 @@ REVOKE ALL ON SCHEMA trem, trem_read FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA trem FROM PUBLIC;
 -- Functions are executable by everybody when they are made.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
+
+-- Catalog queries look expensive to the planner and touch few rows: compiling them takes seconds.
+DO $$
+DECLARE
+    function regprocedure;
+BEGIN
+    FOR function IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'trem'::regnamespace AND proconfig IS NOT NULL
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET jit = off', function);
+    END LOOP;
+END
+$$;
 
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';
