@@ -179,3 +179,15 @@ END
 $$;
 COMMENT ON FUNCTION trem.applier_check(text) IS
     'For the applier: what check_task says about the server and the published tables';
+
+CREATE FUNCTION trem.applier_status() RETURNS SETOF trem.task_status
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+AS $$
+    SELECT s.*
+    FROM trem.task_status AS s
+    JOIN trem.task AS t ON t.name = s.task
+    WHERE trem.may_serve(t)
+    ORDER BY s.task
+$$;
+COMMENT ON FUNCTION trem.applier_status() IS
+    'For the applier: trem.task_status, of the tasks that the caller may serve';

@@ -17,6 +17,7 @@ pub(crate) mod problem;
 pub(crate) mod publish;
 pub(crate) mod shape;
 pub(crate) mod spi;
+mod stamp;
 pub(crate) mod statement;
 pub(crate) mod table;
 pub(crate) mod types;

@@ -8,6 +8,9 @@
 mod api;
 mod catalog;
 mod error;
+mod output_plugin;
+mod peek;
+mod pg;
 
 pgrx::pg_module_magic!();
 
@@ -22,7 +25,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", api::report::check_task]
+    requires = ["bootstrap", "views", api::report::check_task]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",
@@ -31,20 +34,46 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
-/// What `cargo pgrx test` asks for: how to start its server.
+/// What `cargo pgrx test` asks for before it starts its server.
 #[cfg(test)]
 pub mod pg_test {
+    use pgrx::pg_sys::PG_VERSION_NUM;
+
     pub fn setup(_options: Vec<&str>) {}
 
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        let mut options = vec!["wal_level = logical"];
-        // An older minor release has no such setting, and would not start with it.
-        let minors = [140_024, 150_019, 160_015, 170_011, 180_006];
-        let version = pgrx::pg_sys::PG_VERSION_NUM;
-        if minors.iter().any(|minor| version / 10_000 == minor / 10_000 && version >= *minor) {
-            options.push("output_plugin_libraries = 'pgoutput, test_decoding, trem'");
+        let mut settings = vec!["wal_level = logical", "max_replication_slots = 20", "fsync = off"];
+        if has_output_plugin_libraries() {
+            settings.push("output_plugin_libraries = 'pgoutput, test_decoding, trem'");
         }
-        options
+        settings
+    }
+
+    /// The minors of August 2026 refuse a plugin that is not listed; to earlier ones the setting
+    /// is unknown, and they do not start with it.
+    fn has_output_plugin_libraries() -> bool {
+        match PG_VERSION_NUM / 10_000 {
+            14 => PG_VERSION_NUM >= 140_024,
+            15 => PG_VERSION_NUM >= 150_019,
+            16 => PG_VERSION_NUM >= 160_015,
+            17 => PG_VERSION_NUM >= 170_011,
+            18 => PG_VERSION_NUM >= 180_006,
+            major => major > 18,
+        }
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    #[pg_test]
+    fn the_extension_is_installed_in_its_own_schema() {
+        let schema = Spi::get_one::<String>(
+            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'trem'",
+        );
+        assert_eq!(schema, Ok(Some("trem".to_owned())));
     }
 }

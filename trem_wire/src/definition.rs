@@ -1,12 +1,13 @@
 //! A task's published definition: what the plugin applies and the applier copies and creates.
 //!
-//! The extension writes it once, at publish, as one JSON document with a version; plugin and applier
-//! read that document and nothing of the draft. Tables are bound by OID and columns by attribute
-//! number; names are for people, for messages and for the target.
+//! The extension writes it once, at publish, as one JSON document with a version; plugin and
+//! applier read that document and nothing of the draft. Tables are bound by OID and columns by
+//! attribute number; names are for people, for messages and for the target.
 
 use serde::{Deserialize, Serialize};
 
 use crate::compress::Compression;
+use crate::Lsn;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +16,11 @@ pub struct Definition {
     /// The task's uuid, as text: the key of everything the target keeps about it.
     pub task_id: String,
     pub definition_version: i64,
+    /// Where the source's WAL ended when this version was published. A transaction that committed
+    /// before may show a table as it was then: names that differ are not a change in that case.
+    /// 0/0: not known.
+    #[serde(default)]
+    pub published_lsn: Lsn,
     pub mode: Mode,
     pub options: TaskOptions,
     /// Types of the user that the tables need, in the order in which they can be created.
@@ -142,6 +148,11 @@ pub struct DefinedTable {
     pub row_format: DefinedRowFormat,
     /// Raised by `reload_table`: the applier loads a table again whose stored number is lower.
     pub load_generation: i64,
+    /// Where the source's WAL ended when the table was first published with this generation. What
+    /// committed before is in the copy, whatever shape the table had then, so the stream leaves it
+    /// out. 0/0: nothing is left out.
+    #[serde(default)]
+    pub changes_from: Lsn,
     /// True when no row can be addressed: no key, so changes match whole rows (FULL).
     pub keyless: bool,
     /// The target's columns, in order; rows of copy and stream have exactly these.
@@ -185,6 +196,11 @@ pub struct DefinedLeaf {
     pub oid: u32,
     pub schema: String,
     pub name: String,
+    /// `pg_class.relnatts` at publish. A live column that is not in the definition was left out or
+    /// dropped if its number is not above this one, and came later if it is. 0: not known, and
+    /// columns that came later are not noticed.
+    #[serde(default)]
+    pub attribute_count: i16,
     /// The view in schema `trem_read` through which the leaf's rows are read. Its columns: those of
     /// the table, in order, under their target names.
     pub view: String,

@@ -3,6 +3,7 @@
 use trem_wire::definition::{
     DefinedColumn, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
 };
+use trem_wire::Lsn;
 
 use super::draft::Draft;
 use super::options;
@@ -13,6 +14,8 @@ use super::table::Leaf;
 use super::types::Types;
 use crate::error::Error;
 
+/// Without `published_lsn`, which only publishing knows: two definitions that are the same compare
+/// equal.
 pub(crate) fn build(draft: &Draft, plan: &Plan, version: i64) -> Result<Definition, Error> {
     let hides_columns = plan.shapes.iter().any(Shape::hides_columns);
     let options = options::effective(&draft.task.options, hides_columns)?;
@@ -22,6 +25,7 @@ pub(crate) fn build(draft: &Draft, plan: &Plan, version: i64) -> Result<Definiti
         task: draft.task.name.clone(),
         task_id: draft.task.task_id.clone(),
         definition_version: version,
+        published_lsn: Lsn::INVALID,
         mode: draft.task.mode,
         types: plan.types.defined(used),
         tables: plan
@@ -52,6 +56,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
         target_name: shape.target_name.clone(),
         row_format: if portable { DefinedRowFormat::Binary } else { DefinedRowFormat::Text },
         load_generation: shape.load_generation,
+        changes_from: Lsn::INVALID,
         keyless: source.key_attnums.is_none(),
         columns: shape
             .columns
@@ -74,6 +79,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
                 oid: leaf.oid,
                 schema: leaf.schema.clone(),
                 name: leaf.name.clone(),
+                attribute_count: leaf.attribute_count,
                 view: view_name(task, leaf),
             })
             .collect(),

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::plan::Plan;
 use super::shape::Shape;
 use super::table::Leaf;
-use super::{definition, endpoint, name, spi};
+use super::{definition, endpoint, name, spi, stamp};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -50,8 +50,8 @@ pub(crate) enum Change {
 pub(crate) fn change(draft: &Draft, plan: &Plan) -> Result<Change, Error> {
     let Some(published) = Published::find(draft)? else { return Ok(Change::More) };
     let version = draft.task.definition_version.unwrap_or_default();
-    let mut before = published.content.clone();
-    let mut after = to_value(&definition::build(draft, plan, version)?);
+    let mut before = stamp::without(published.content.clone());
+    let mut after = stamp::without(to_value(&definition::build(draft, plan, version)?));
     if published.rules != rules(plan) {
         return Ok(Change::More);
     }
@@ -88,7 +88,9 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into()],
     )?;
     let version = next.map_or(1, |next| next.version);
-    let content = to_value(&definition::build(draft, plan, version)?);
+    let mut definition = definition::build(draft, plan, version)?;
+    stamp::put(&mut definition, Published::find(draft)?.map(|published| published.content))?;
+    let content = to_value(&definition);
     spi::run(
         "INSERT INTO trem.definition (task_id, definition_version, content, rules)
          VALUES ($1::uuid, $2, $3, $4)",
@@ -238,6 +240,7 @@ fn grant_applier(reader: &str) -> Result<(), Error> {
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
     for function in [
         "applier_tasks()",
+        "applier_status()",
         "applier_endpoint(text)",
         "applier_definition(text)",
         "applier_check(text)",

@@ -78,6 +78,7 @@ pub(crate) struct Leaf {
     pub oid: u32,
     pub schema: String,
     pub name: String,
+    pub attribute_count: i16,
     pub owner: String,
     pub replica_identity: String,
     pub owner_can_read: bool,
@@ -227,6 +228,7 @@ const INDEXES: &str = "
 const LEAVES: &str = "
     SELECT jsonb_agg(jsonb_build_object(
         'oid', leaf.oid::bigint, 'schema', leaf_schema.nspname, 'name', leaf.relname,
+        'attribute_count', leaf.relnatts,
         'owner', pg_get_userbyid(leaf.relowner),
         'replica_identity', CASE leaf.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index'
                                                    WHEN 'f' THEN 'full' ELSE 'nothing' END,

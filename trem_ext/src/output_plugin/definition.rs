@@ -1,0 +1,75 @@
+//! How the plugin gets the published definition: through `trem.applier_definition`, which checks the
+//! session user's right to the task, so that nobody can stream a task that is not theirs.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::{pg_sys, Spi};
+use trem_wire::definition::Definition;
+
+use super::error::StreamError;
+use super::options::Options;
+use super::settings::PinnedSettings;
+
+/// Reads the definition and pins the settings. In a walsender there is no transaction yet, so this
+/// runs in one of its own; through the SQL interface it runs in the caller's.
+pub(crate) fn read(options: &Options) -> Result<(Definition, PinnedSettings), StreamError> {
+    // SAFETY: reads the backend's transaction state.
+    if unsafe { pg_sys::IsTransactionState() } {
+        let definition = current(options)?;
+        return Ok((definition, PinnedSettings::for_call()));
+    }
+    // SAFETY: outside a transaction one may be started; memory context and resource owner are put
+    // back as they were. An error in between aborts it with the walsender's command.
+    unsafe {
+        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let settings = PinnedSettings::for_session();
+        let definition = current(options)?;
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+        pg_sys::CurrentMemoryContext = memory;
+        pg_sys::CurrentResourceOwner = owner;
+        Ok((definition, settings))
+    }
+}
+
+/// The definition, if it is the one that the stream was asked for.
+fn current(options: &Options) -> Result<Definition, StreamError> {
+    let task = &options.task;
+    let json = query(task)?;
+    let definition: Definition = serde_json::from_slice(&json).map_err(|error| {
+        StreamError::DefinitionUnreadable { task: task.clone(), reason: error.to_string() }
+    })?;
+    if definition.definition_version != options.definition_version {
+        return Err(StreamError::DefinitionNotCurrent {
+            task: task.clone(),
+            asked: options.definition_version,
+            current: definition.definition_version,
+        });
+    }
+    Ok(definition)
+}
+
+fn query(task: &str) -> Result<Vec<u8>, StreamError> {
+    const FUNCTION: &str =
+        "SELECT pg_catalog.to_regprocedure('trem.applier_definition(pg_catalog.text)') IS NOT NULL";
+    const DEFINITION: &str =
+        "SELECT pg_catalog.convert_to(trem.applier_definition($1)::pg_catalog.text, 'UTF8')";
+    let found = Spi::connect(|client| {
+        if client.select(FUNCTION, Some(1), &[])?.first().get_one::<bool>()? != Some(true) {
+            return Ok(None);
+        }
+        let arguments = [DatumWithOid::from(task)];
+        client.select(DEFINITION, Some(1), &arguments)?.first().get_one::<Vec<u8>>().map(Some)
+    });
+    match found {
+        Ok(None) => Err(StreamError::ExtensionMissing),
+        Ok(Some(Some(json))) => Ok(json),
+        Ok(Some(None)) => Err(unreadable(task, "It has no published definition.".to_owned())),
+        Err(error) => Err(unreadable(task, error.to_string())),
+    }
+}
+
+fn unreadable(task: &str, reason: String) -> StreamError {
+    StreamError::DefinitionUnreadable { task: task.to_owned(), reason }
+}

@@ -1,0 +1,221 @@
+//! What can be wrong with a stream, each with its SQLSTATE, detail and hint, and the one place where
+//! such an error becomes PostgreSQL's. Texts never hold a value of a row.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::spi::quote_literal;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+use super::options;
+
+/// An error that ends the stream. `table` is `schema.table`, quoted where SQL needs it.
+#[derive(Debug)]
+pub(crate) enum StreamError {
+    /// An option that the plugin does not know.
+    OptionUnknown {
+        name: String,
+    },
+    OptionMissing {
+        name: &'static str,
+    },
+    OptionInvalid {
+        name: &'static str,
+        value: String,
+        expected: String,
+    },
+    /// The extension's schema objects are not in this database.
+    ExtensionMissing,
+    DefinitionUnreadable {
+        task: String,
+        reason: String,
+    },
+    DefinitionNotCurrent {
+        task: String,
+        asked: i64,
+        current: i64,
+    },
+    TableChanged {
+        task: String,
+        table: String,
+        change: String,
+    },
+    /// A partition came after the publish.
+    PartitionAdded {
+        task: String,
+        table: String,
+        leaf: String,
+    },
+    PartitionDetached {
+        task: String,
+        table: String,
+        leaf: String,
+    },
+    KeyNotInWal {
+        task: String,
+        table: String,
+        reason: &'static str,
+    },
+    /// A leaf of a partitioned table was truncated alone.
+    LeafTruncated {
+        task: String,
+        table: String,
+        leaf: String,
+    },
+    /// A value that must be in the WAL is not: never seen, and never guessed.
+    ValueNotInWal {
+        task: String,
+        table: String,
+        column: String,
+    },
+    Internal {
+        what: &'static str,
+        reason: String,
+    },
+}
+
+impl StreamError {
+    /// Ends the callback with a PostgreSQL error.
+    pub(crate) fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code(), self.message(), "trem output plugin");
+        if let Some(detail) = self.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint() {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an error report does not return")
+    }
+
+    fn code(&self) -> PgSqlErrorCode {
+        match self {
+            StreamError::OptionUnknown { .. }
+            | StreamError::OptionMissing { .. }
+            | StreamError::OptionInvalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            StreamError::ExtensionMissing => PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            // sqlstate::DEFINITION_NOT_CURRENT
+            StreamError::DefinitionNotCurrent { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION
+            }
+            // sqlstate::TABLE_CHANGED
+            StreamError::TableChanged { .. }
+            | StreamError::PartitionAdded { .. }
+            | StreamError::PartitionDetached { .. }
+            | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+            // sqlstate::KEY_NOT_IN_WAL
+            StreamError::KeyNotInWal { .. } => PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
+            StreamError::DefinitionUnreadable { .. }
+            | StreamError::ValueNotInWal { .. }
+            | StreamError::Internal { .. } => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            StreamError::OptionUnknown { name } => {
+                format!("unknown option \"{name}\" of output plugin \"trem\"")
+            }
+            StreamError::OptionMissing { name } => {
+                format!("output plugin \"trem\" needs the option \"{name}\"")
+            }
+            StreamError::OptionInvalid { name, value, .. } => {
+                format!("invalid value \"{value}\" for option \"{name}\" of output plugin \"trem\"")
+            }
+            StreamError::ExtensionMissing => {
+                "extension \"trem\" is not installed in this database".to_owned()
+            }
+            StreamError::DefinitionUnreadable { task, .. } => {
+                format!("the published definition of task \"{task}\" cannot be read")
+            }
+            StreamError::DefinitionNotCurrent { task, asked, .. } => {
+                format!("version {asked} of task \"{task}\" is not its current definition")
+            }
+            StreamError::TableChanged { task, table, .. }
+            | StreamError::PartitionAdded { task, table, .. }
+            | StreamError::PartitionDetached { task, table, .. } => {
+                format!("table {table} differs from the published definition of task \"{task}\"")
+            }
+            StreamError::KeyNotInWal { task, table, .. } => {
+                format!("a change of table {table} of task \"{task}\" carries no key")
+            }
+            StreamError::LeafTruncated { task, table, leaf } => {
+                format!("partition {leaf} of table {table} of task \"{task}\" was truncated alone")
+            }
+            StreamError::ValueNotInWal { task, table, column } => {
+                format!("column \"{column}\" of table {table} of task \"{task}\" is not in the WAL")
+            }
+            StreamError::Internal { what, .. } => (*what).to_owned(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            StreamError::OptionInvalid { expected, .. } => Some(format!("Expected {expected}.")),
+            StreamError::DefinitionUnreadable { reason, .. }
+            | StreamError::Internal { reason, .. } => Some(reason.clone()),
+            StreamError::DefinitionNotCurrent { current, .. } => {
+                Some(format!("The current version is {current}."))
+            }
+            StreamError::TableChanged { change, .. } => Some(change.clone()),
+            StreamError::PartitionAdded { leaf, .. } => {
+                Some(format!("Its partition {leaf} came after the publish."))
+            }
+            StreamError::PartitionDetached { leaf, .. } => {
+                Some(format!("Its partition {leaf} was detached."))
+            }
+            StreamError::KeyNotInWal { reason, .. } => Some((*reason).to_owned()),
+            StreamError::LeafTruncated { .. } => Some(
+                "The stream describes the whole table, of which these rows are one part."
+                    .to_owned(),
+            ),
+            StreamError::OptionUnknown { .. }
+            | StreamError::OptionMissing { .. }
+            | StreamError::ExtensionMissing
+            | StreamError::ValueNotInWal { .. } => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            StreamError::OptionUnknown { .. } | StreamError::OptionMissing { .. } => {
+                Some(format!("The options are {}.", options::NAMES.join(", ")))
+            }
+            StreamError::ExtensionMissing => Some("Run CREATE EXTENSION trem.".to_owned()),
+            StreamError::DefinitionNotCurrent { .. } => Some(
+                "Read the definition again and restart the stream with its version.".to_owned(),
+            ),
+            StreamError::TableChanged { task, table, .. } => Some(format!(
+                "Give the target's table the same shape, then publish again with {}; or copy the \
+                 table again with {}.",
+                start_task(task),
+                reload_table(task, table)
+            )),
+            StreamError::KeyNotInWal { task, table, .. } => Some(format!(
+                "Give the table a primary key or set ALTER TABLE {table} REPLICA IDENTITY FULL, \
+                 then copy it again with {}.",
+                reload_table(task, table)
+            )),
+            StreamError::PartitionAdded { task, table, .. } => Some(format!(
+                "Publish again with {}; if the partition had rows when it was attached, copy the \
+                 table again with {}.",
+                start_task(task),
+                reload_table(task, table)
+            )),
+            StreamError::PartitionDetached { task, table, .. }
+            | StreamError::LeafTruncated { task, table, .. }
+            | StreamError::ValueNotInWal { task, table, .. } => {
+                Some(format!("Copy the table again with {}.", reload_table(task, table)))
+            }
+            StreamError::OptionInvalid { .. }
+            | StreamError::DefinitionUnreadable { .. }
+            | StreamError::Internal { .. } => None,
+        }
+    }
+}
+
+fn start_task(task: &str) -> String {
+    format!("SELECT trem.start_task({})", quote_literal(task))
+}
+
+fn reload_table(task: &str, table: &str) -> String {
+    format!("SELECT trem.reload_table({}, {})", quote_literal(task), quote_literal(table))
+}

@@ -1,0 +1,102 @@
+//! The frame that is being filled, and how it goes out.
+//!
+//! A small transaction is one frame; a big one is cut between rows once [`FRAME_BYTES`] are there.
+//! Rows of one relation and operation that follow each other form a run; anything else closes it.
+//! All buffers are kept from frame to frame, so a row costs no allocation.
+
+use pgrx::pg_sys;
+use trem_wire::codec::{self, Operation, FRAME_BYTES};
+use trem_wire::compress::{Compression, Packer};
+
+use super::error::StreamError;
+
+/// A buffer that one large row has blown up beyond this is given back after the frame.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+pub(crate) struct Frame {
+    packer: Packer,
+    messages: Vec<u8>,
+    run: Option<(Operation, u32)>,
+    row_count: u32,
+    rows: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn new(compression: Compression) -> Result<Frame, StreamError> {
+        let packer = Packer::new(compression).map_err(packing)?;
+        Ok(Frame {
+            packer,
+            messages: Vec::with_capacity(FRAME_BYTES * 2),
+            run: None,
+            row_count: 0,
+            rows: Vec::with_capacity(FRAME_BYTES * 2),
+            packed: Vec::new(),
+        })
+    }
+
+    /// The buffer for one more row of `relation`.
+    pub(crate) fn row(&mut self, operation: Operation, relation: u32) -> &mut Vec<u8> {
+        if self.run != Some((operation, relation)) {
+            self.close_run();
+            self.run = Some((operation, relation));
+        }
+        self.row_count += 1;
+        &mut self.rows
+    }
+
+    /// The buffer for a message that is not a row.
+    pub(crate) fn message(&mut self) -> &mut Vec<u8> {
+        self.close_run();
+        &mut self.messages
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.messages.len() + self.rows.len() >= FRAME_BYTES
+    }
+
+    fn close_run(&mut self) {
+        if let Some((operation, relation)) = self.run.take() {
+            let messages = &mut self.messages;
+            codec::encode_run(messages, operation, relation, self.row_count, &self.rows);
+            self.rows.clear();
+            self.row_count = 0;
+        }
+    }
+
+    /// Sends the frame and empties it.
+    ///
+    /// # Safety
+    /// Called in a callback that may write, with its context, while the current memory context is
+    /// one of ours: through the SQL interface a copy of the frame stays there until it is reset.
+    pub(crate) unsafe fn write(
+        &mut self,
+        context: *mut pg_sys::LogicalDecodingContext,
+        last: bool,
+    ) -> Result<(), StreamError> {
+        self.close_run();
+        self.packer.pack(&self.messages, &mut self.packed).map_err(packing)?;
+        // SAFETY: prepare, fill, write is the server's protocol; `out` is valid in between, and
+        // refuses what is longer than a message may be.
+        unsafe {
+            pg_sys::OutputPluginPrepareWrite(context, last);
+            let length = i32::try_from(self.packed.len()).unwrap_or(i32::MAX);
+            pg_sys::appendBinaryStringInfo((*context).out, self.packed.as_ptr().cast(), length);
+            pg_sys::OutputPluginWrite(context, last);
+        }
+        for buffer in [&mut self.messages, &mut self.rows, &mut self.packed] {
+            buffer.clear();
+            if buffer.capacity() > BUFFER_BYTES_KEPT {
+                buffer.shrink_to(FRAME_BYTES * 2);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn packing(error: std::io::Error) -> StreamError {
+    StreamError::Internal {
+        what: "a frame of the stream cannot be packed",
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,63 @@
+//! Which relations may look different from now on. The server calls back whenever something it knows
+//! about a relation may be stale, also in the middle of other work; so here it is only noted.
+//!
+//! A callback can be registered but never taken back, so there is one per backend, with or without
+//! a stream. What it notes is bounded: beyond a few hundred relations it is "all of them".
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+
+use pgrx::{pg_guard, pg_sys};
+
+const NOTED_MAX: usize = 256;
+
+static ANY: AtomicBool = AtomicBool::new(false);
+static NOTED: Mutex<Noted> = Mutex::new(Noted { all: false, oids: Vec::new() });
+
+struct Noted {
+    all: bool,
+    oids: Vec<u32>,
+}
+
+/// What became stale since it was last asked.
+pub(crate) enum Stale {
+    All,
+    Some(Vec<u32>),
+}
+
+/// Starts noting, once per backend.
+pub(crate) fn register() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the callback lives as long as the library, which is never unloaded.
+        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(note), pg_sys::Datum::null()) };
+    }
+}
+
+/// What became stale since the last call; `None`, and cheap, when nothing did.
+#[inline]
+pub(crate) fn take() -> Option<Stale> {
+    if !ANY.load(Ordering::Relaxed) {
+        return None;
+    }
+    ANY.store(false, Ordering::Relaxed);
+    let mut noted = lock();
+    let oids = std::mem::take(&mut noted.oids);
+    Some(if std::mem::take(&mut noted.all) { Stale::All } else { Stale::Some(oids) })
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    let mut noted = lock();
+    if relation == pg_sys::Oid::INVALID || noted.oids.len() >= NOTED_MAX {
+        noted.all = true;
+        noted.oids.clear();
+    } else if !noted.all {
+        noted.oids.push(relation.to_u32());
+    }
+    ANY.store(true, Ordering::Relaxed);
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Noted> {
+    NOTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

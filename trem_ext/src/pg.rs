@@ -1,0 +1,187 @@
+//! What of PostgreSQL differs between its major versions, and the few unsafe reads that more than
+//! one module needs, each behind a small function with one meaning.
+//!
+//! Never raises errors of its own, never keeps state.
+
+mod sql_type;
+
+use std::ffi::{c_char, CStr};
+
+use pgrx::{pg_sys, PgList};
+
+pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+
+extern "C-unwind" {
+    /// catalog/partition.h, which pgrx does not bind; the same from 13 to 18.
+    fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
+}
+
+/// The tables of which a relation is a partition, the nearest first; none if it is no partition.
+///
+/// # Safety
+/// `relation` is open, in a transaction or a callback that decodes a change.
+pub(crate) unsafe fn partition_ancestors(relation: pg_sys::Relation) -> Vec<u32> {
+    // SAFETY: an open relation has its pg_class row; the function returns a list of OIDs, and the
+    // guard around it holds nothing that must be dropped.
+    let ancestors = unsafe {
+        if !(*(*relation).rd_rel).relispartition {
+            return Vec::new();
+        }
+        let oid = (*relation).rd_id;
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(oid));
+        PgList::<pg_sys::Oid>::from_pg(list)
+    };
+    ancestors.iter_oid().map(pg_sys::Oid::to_u32).collect()
+}
+
+/// The row before a change, if the WAL has (part of) one.
+///
+/// # Safety
+/// `change` is an insert, update or delete that the server handed to a change callback.
+pub(crate) unsafe fn old_tuple(change: *mut pg_sys::ReorderBufferChange) -> pg_sys::HeapTuple {
+    // SAFETY: for these actions `tp` is the union's live arm.
+    tuple_of(unsafe { (*change).data.tp.oldtuple })
+}
+
+/// The row after a change; null for a delete.
+///
+/// # Safety
+/// As for [`old_tuple`].
+pub(crate) unsafe fn new_tuple(change: *mut pg_sys::ReorderBufferChange) -> pg_sys::HeapTuple {
+    // SAFETY: for these actions `tp` is the union's live arm.
+    tuple_of(unsafe { (*change).data.tp.newtuple })
+}
+
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+fn tuple_of(buffer: *mut pg_sys::ReorderBufferTupleBuf) -> pg_sys::HeapTuple {
+    if buffer.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: a buffer that is not null holds a tuple; only its address is taken.
+    unsafe { &raw mut (*buffer).tuple }
+}
+
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+fn tuple_of(tuple: pg_sys::HeapTuple) -> pg_sys::HeapTuple {
+    tuple
+}
+
+/// An attribute of a row descriptor, counted from 0.
+///
+/// # Safety
+/// `descriptor` is valid for `'a` and has more than `index` attributes.
+#[cfg(not(feature = "pg18"))]
+pub(crate) unsafe fn attribute<'a>(
+    descriptor: pg_sys::TupleDesc,
+    index: usize,
+) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: the attributes follow the descriptor's header in memory, `natts` of them.
+    unsafe { &*(*descriptor).attrs.as_ptr().add(index) }
+}
+
+/// An attribute of a row descriptor, counted from 0.
+///
+/// # Safety
+/// `descriptor` is valid for `'a` and has more than `index` attributes.
+#[cfg(feature = "pg18")]
+pub(crate) unsafe fn attribute<'a>(
+    descriptor: pg_sys::TupleDesc,
+    index: usize,
+) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller vouches for both arguments.
+    unsafe { &*pg_sys::TupleDescAttr(descriptor, index as i32) }
+}
+
+/// The primary key's index, or InvalidOid. A deferrable one does not count: it is no identity.
+///
+/// # Safety
+/// `relation` is open.
+pub(crate) unsafe fn primary_key_index(relation: pg_sys::Relation) -> pg_sys::Oid {
+    #[cfg(feature = "pg18")]
+    // SAFETY: the relation is open.
+    return unsafe { pg_sys::RelationGetPrimaryKeyIndex(relation, false) };
+    #[cfg(not(feature = "pg18"))]
+    // SAFETY: the relation is open.
+    return unsafe { pg_sys::RelationGetPrimaryKeyIndex(relation) };
+}
+
+/// True where the server itself keeps the connection alive while a plugin skips changes (from 16).
+pub(crate) const SERVER_REPORTS_PROGRESS: bool = !cfg!(feature = "pg15");
+
+/// A 64-bit transaction id from a 32-bit one that belongs to the past.
+pub(crate) fn full_xid(xid: pg_sys::TransactionId) -> u64 {
+    // SAFETY: reads a shared counter under its lock.
+    let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
+    widen_xid(xid.into_inner(), next)
+}
+
+/// `next` is above `xid` by less than 2^32: of the candidates the largest one below it is right.
+fn widen_xid(xid: u32, next: u64) -> u64 {
+    let candidate = (next & !0xFFFF_FFFF) | u64::from(xid);
+    if candidate < next {
+        candidate
+    } else {
+        candidate.wrapping_sub(1 << 32)
+    }
+}
+
+/// A memory context below `parent`; it goes when the parent does.
+///
+/// # Safety
+/// `parent` is a live context, `name` lives as long as the program.
+pub(crate) unsafe fn child_context(
+    parent: pg_sys::MemoryContext,
+    name: &'static CStr,
+) -> pg_sys::MemoryContext {
+    // SAFETY: both arguments are valid; the sizes are PostgreSQL's defaults.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            parent,
+            name.as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
+}
+
+/// True when the server's text is UTF-8 already (or nobody knows what it is), and so can be sent
+/// as it stands.
+pub(crate) fn database_text_is_utf8() -> bool {
+    // SAFETY: reads a global that is set once per backend.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() } as u32;
+    encoding == pg_sys::pg_enc::PG_UTF8 || encoding == pg_sys::pg_enc::PG_SQL_ASCII
+}
+
+/// A string of the server as UTF-8.
+///
+/// # Safety
+/// `text` ends with a zero byte and is valid for the call.
+pub(crate) unsafe fn utf8(text: *const c_char) -> String {
+    // SAFETY: the caller vouches for `text`; the conversion returns a string of the same kind, its
+    // argument when there is nothing to convert.
+    let converted = unsafe {
+        let length = CStr::from_ptr(text).count_bytes() as i32;
+        CStr::from_ptr(pg_sys::pg_server_to_any(text, length, pg_sys::pg_enc::PG_UTF8 as i32))
+    };
+    converted.to_string_lossy().into_owned()
+}
+
+/// A value as text, from its binary form: through the type's receive and output functions. Bytes
+/// that are no value of the type are an error.
+pub(crate) fn text_of_binary(type_oid: u32, bytes: &[u8]) -> String {
+    let type_oid = pg_sys::Oid::from(type_oid);
+    // SAFETY: lookups whose results go into variables of ours; the buffer is a copy of the bytes,
+    // and what the functions return lives in the current memory context.
+    unsafe {
+        let (mut receive, mut output) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+        let (mut parameter, mut varlena) = (pg_sys::Oid::INVALID, false);
+        pg_sys::getTypeBinaryInputInfo(type_oid, &mut receive, &mut parameter);
+        pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut varlena);
+        let buffer = pg_sys::makeStringInfo();
+        let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+        pg_sys::appendBinaryStringInfo(buffer, bytes.as_ptr().cast(), length);
+        let value = pg_sys::OidReceiveFunctionCall(receive, buffer, parameter, -1);
+        utf8(pg_sys::OidOutputFunctionCall(output, value))
+    }
+}
