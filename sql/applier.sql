@@ -25,7 +25,8 @@ BEGIN
     SELECT * INTO found_task FROM trem.task AS t WHERE t.name = served_task.task;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'task "%" does not exist', served_task.task
-            USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM trem.task lists the tasks.';
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'SELECT name FROM trem.task; lists the tasks.';
     END IF;
     IF NOT trem.may_serve(found_task) THEN
         RAISE EXCEPTION 'role "%" may not serve task "%"', session_user, served_task.task
@@ -72,7 +73,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'endpoint "%" does not exist', applier_endpoint.name
             USING ERRCODE = 'undefined_object',
-                  HINT = 'SELECT name FROM trem.endpoint lists the endpoints.';
+                  HINT = 'SELECT name FROM trem.endpoint; lists the endpoints.';
     END IF;
     IF NOT EXISTS (SELECT FROM pg_roles AS r
                    WHERE r.rolname = session_user
@@ -178,3 +179,15 @@ END
 $$;
 COMMENT ON FUNCTION trem.applier_check(text) IS
     'For the applier: what check_task says about the server and the published tables';
+
+CREATE FUNCTION trem.applier_status() RETURNS SETOF trem.task_status
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+AS $$
+    SELECT s.*
+    FROM trem.task_status AS s
+    JOIN trem.task AS t ON t.name = s.task
+    WHERE trem.may_serve(t)
+    ORDER BY s.task
+$$;
+COMMENT ON FUNCTION trem.applier_status() IS
+    'For the applier: trem.task_status, of the tasks that the caller may serve';

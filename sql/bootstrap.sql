@@ -16,7 +16,7 @@ CREATE TABLE trem.endpoint (
     host     text,
     port     integer CHECK (port BETWEEN 1 AND 65535),
     username text,
-    -- Prefer the options password_env, password_file or passfile: nothing secret is then stored here.
+    -- Better are the options password_env, password_file or passfile: nothing secret stays here.
     password text,
     options  jsonb NOT NULL DEFAULT '{}',
     owner    regrole NOT NULL DEFAULT current_user::regrole

@@ -1,5 +1,5 @@
--- What there is to replicate. The view source_table is the one place that knows which tables can be
--- replicated, why not, and what their key is; list_tables shows it, create_task and check_task ask it.
+-- What there is to replicate. The view source_table is the one place that knows which tables can
+-- be replicated, why not, and what their key is: list_tables shows it, check_task asks it.
 
 CREATE VIEW trem.source_table AS
 SELECT
@@ -31,7 +31,7 @@ SELECT
     CASE
         WHEN n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\_toast%'
             THEN 'is a system catalog table'
-        WHEN n.nspname IN ('trem', 'trem_read') THEN 'belongs to TREM itself'
+        WHEN n.nspname IN ('trem', 'trem_read', 'trem_target') THEN 'belongs to TREM itself'
         WHEN c.relkind = 'v' THEN 'is a view'
         WHEN c.relkind = 'm' THEN 'is a materialized view'
         WHEN c.relpersistence = 't' THEN 'is a temporary table'
@@ -76,11 +76,12 @@ AS $$
     FROM pg_namespace AS n
     LEFT JOIN pg_class AS c ON c.relnamespace = n.oid
     WHERE n.nspname NOT LIKE 'pg\_%'
-      AND n.nspname NOT IN ('information_schema', 'trem', 'trem_read')
+      AND n.nspname NOT IN ('information_schema', 'trem', 'trem_read', 'trem_target')
     GROUP BY n.oid, n.nspname, n.nspowner
     ORDER BY 1
 $$;
-COMMENT ON FUNCTION trem.list_schemas() IS 'The schemas of this database and how many tables each has';
+COMMENT ON FUNCTION trem.list_schemas() IS
+    'The schemas of this database and how many tables each has';
 
 CREATE FUNCTION trem.list_tables(schema_name text DEFAULT NULL)
 RETURNS TABLE (schema_name text, table_name text, kind text, estimated_rows bigint, bytes bigint,
@@ -105,15 +106,16 @@ AS $$
     CROSS JOIN LATERAL (
         SELECT sum(nullif(leaf.reltuples, -1))::bigint AS rows,
                sum(pg_total_relation_size(leaf.oid))::bigint AS bytes
-        FROM pg_class AS leaf
+        FROM (SELECT s.oid UNION SELECT tree.relid FROM pg_partition_tree(s.oid) AS tree)
+            AS part (oid)
+        -- OFFSET 0: looked up one by one; the planner expects 1,000 partitions and would scan.
+        JOIN LATERAL (SELECT * FROM pg_class AS c WHERE c.oid = part.oid OFFSET 0) AS leaf ON true
         WHERE leaf.relkind <> 'p'
-          AND (leaf.oid = s.oid
-               OR leaf.oid IN (SELECT tree.relid FROM pg_partition_tree(s.oid) AS tree))
     ) AS size
     WHERE CASE
         WHEN list_tables.schema_name IS NOT NULL THEN s.schema_name = list_tables.schema_name
         ELSE s.schema_name NOT LIKE 'pg\_%'
-             AND s.schema_name NOT IN ('information_schema', 'trem', 'trem_read')
+             AND s.schema_name NOT IN ('information_schema', 'trem', 'trem_read', 'trem_target')
     END
     ORDER BY 1, 2
 $$;
@@ -148,3 +150,10 @@ AS $$
 $$;
 COMMENT ON FUNCTION trem.table_counts(text, boolean) IS
     'Rows of each table, as the statistics have them (null: never analyzed) or counted';
+
+-- Only superusers may see this setting; an operator must know it. Null: a minor release without it.
+CREATE FUNCTION trem.plugin_libraries() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+AS $$
+    SELECT current_setting('output_plugin_libraries', true)
+$$;

@@ -31,8 +31,12 @@ pub enum Kind {
     TableChanged,
     /// Source and target do not belong together: slot, progress, system or timeline differ.
     Mismatch,
+    /// The slot holds back more WAL than the task may.
+    WalKept,
     /// The target refuses a row: constraint, type, trigger.
     Refused,
+    /// A change finds no row on the target.
+    RowMissing,
     /// A conflict with other sessions that passes: deadlock, serialization, lock timeout.
     Conflict,
     /// A server out of disk, memory or connections.
@@ -123,7 +127,9 @@ impl Error {
             | Kind::Check
             | Kind::TableChanged
             | Kind::Mismatch
+            | Kind::WalKept
             | Kind::Refused
+            | Kind::RowMissing
             | Kind::Protocol
             | Kind::Internal => Policy::Stop,
         }
@@ -145,35 +151,51 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What to do when no password is there for a server that asks for one.
+pub(crate) const PASSWORD_HINT: &str =
+    "Give a password: in the connection string, in PGPASSWORD or a password file (~/.pgpass); for \
+     an endpoint, by its options password_env, password_file or passfile.";
+
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
             let fields = ServerError {
                 sqlstate: db.code().code(),
                 message: db.message(),
+                detail: db.detail(),
                 hint: db.hint(),
+                table: db.table(),
+                column: db.column(),
                 constraint: db.constraint(),
             };
             return fields.into();
         }
-        let kind = if error.is_closed() { Kind::ConnectionLost } else { io_kind(&error) };
-        Error::new(kind, chain(&error))
+        if error.is_closed() {
+            return Error::new(Kind::ConnectionLost, "the server closed the connection");
+        }
+        let text = chain(&error);
+        if text.contains("password missing") {
+            let message = "the server asks for a password and none is given";
+            return Error::new(Kind::Authentication, message).hint(PASSWORD_HINT);
+        }
+        Error::new(kind_of_client_error(&error), text)
     }
 }
 
-fn io_kind(error: &tokio_postgres::Error) -> Kind {
-    let io = std::error::Error::source(error).and_then(|s| s.downcast_ref::<std::io::Error>());
+/// tokio-postgres tells the kinds of its errors apart by their first words only.
+fn kind_of_client_error(error: &tokio_postgres::Error) -> Kind {
     let text = error.to_string();
-    match io {
-        Some(_) if text.starts_with("error connecting") => Kind::Unreachable,
-        Some(_) => Kind::ConnectionLost,
-        None if text.contains("timed out") || text.starts_with("error connecting") => {
-            Kind::Unreachable
-        }
-        None if text.contains("password") || text.contains("authentication") => {
-            Kind::Authentication
-        }
-        None => Kind::Internal,
+    let io = std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
+    if text.starts_with("error connecting") {
+        Kind::Unreachable
+    } else if text.starts_with("authentication error") {
+        Kind::Authentication
+    } else if text.starts_with("error parsing response") || text.starts_with("unexpected message") {
+        Kind::Protocol
+    } else if io {
+        Kind::ConnectionLost
+    } else {
+        Kind::Internal
     }
 }
 
@@ -193,6 +215,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
+        // rustls says the same in many words and an address.
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            return Error::new(Kind::ConnectionLost, "the server closed the connection");
+        }
         Error::new(Kind::ConnectionLost, chain(&error))
     }
 }
@@ -208,27 +234,65 @@ impl From<trem_wire::codec::DecodeError> for Error {
 pub(crate) struct ServerError<'a> {
     pub(crate) sqlstate: &'a str,
     pub(crate) message: &'a str,
+    /// Shown for the plugin's own errors only: elsewhere it holds keys and rows.
+    pub(crate) detail: Option<&'a str>,
     pub(crate) hint: Option<&'a str>,
+    pub(crate) table: Option<&'a str>,
+    pub(crate) column: Option<&'a str>,
     pub(crate) constraint: Option<&'a str>,
 }
 
 impl From<ServerError<'_>> for Error {
     fn from(fields: ServerError<'_>) -> Self {
-        let kind = kind_of_sqlstate(fields.sqlstate);
-        // Class 22 messages quote the value that they refuse.
-        let message = match (&fields.sqlstate[..2.min(fields.sqlstate.len())], fields.constraint) {
-            ("22", _) => "a value does not fit the type of its column".to_owned(),
-            ("23", Some(constraint)) => {
-                format!("a row violates the constraint \"{constraint}\"")
-            }
-            _ => fields.message.to_owned(),
-        };
-        let mut error = Error::new(kind, message).sqlstate(fields.sqlstate);
-        if let Some(hint) = fields.hint {
-            error = error.hint(hint);
+        let error = Error::new(kind_of_sqlstate(fields.sqlstate), shown_message(&fields));
+        let error = error.sqlstate(fields.sqlstate);
+        match fields.hint {
+            _ if fields.sqlstate == RAISE_EXCEPTION => error.hint(
+                "Its text is in the server's log; it is not repeated here, because it may hold \
+                 values of a row.",
+            ),
+            Some(hint) if error.kind() != Kind::Refused => error.hint(hint),
+            _ => error,
         }
-        error
     }
+}
+
+/// What RAISE in PL/pgSQL gives when it names no SQLSTATE.
+const RAISE_EXCEPTION: &str = "P0001";
+
+/// The server's message, or our own where PostgreSQL or a trigger quotes values in it.
+fn shown_message(fields: &ServerError<'_>) -> String {
+    let table = match fields.table {
+        Some(table) => format!(" of table \"{table}\""),
+        None => String::new(),
+    };
+    match (class(fields.sqlstate), fields.sqlstate) {
+        // invalid_parameter_value: a setting or an option, not a row.
+        (_, "22023") => fields.message.to_owned(),
+        ("22", _) => format!("a value does not fit the type of its column{table}"),
+        (_, RAISE_EXCEPTION) => "a trigger or function raised an exception".to_owned(),
+        ("23", _) => match (fields.constraint, fields.column) {
+            (Some(constraint), _) => {
+                format!("a row violates the constraint \"{constraint}\"{table}")
+            }
+            (None, Some(column)) => format!("a row has no value for column \"{column}\"{table}"),
+            (None, None) => format!("a row violates a constraint{table}"),
+        },
+        (_, sqlstate) => match fields.detail {
+            Some(detail) if is_ours(sqlstate) => format!("{}: {detail}", fields.message),
+            _ => fields.message.to_owned(),
+        },
+    }
+}
+
+fn is_ours(sqlstate: &str) -> bool {
+    use trem_wire::sqlstate::{DEFINITION_NOT_CURRENT, KEY_NOT_IN_WAL, TABLE_CHANGED};
+    [DEFINITION_NOT_CURRENT, TABLE_CHANGED, KEY_NOT_IN_WAL].contains(&sqlstate)
+}
+
+/// The first two characters.
+fn class(sqlstate: &str) -> &str {
+    sqlstate.get(..2).unwrap_or_default()
 }
 
 fn kind_of_sqlstate(sqlstate: &str) -> Kind {
@@ -237,13 +301,23 @@ fn kind_of_sqlstate(sqlstate: &str) -> Kind {
         trem_wire::sqlstate::TABLE_CHANGED | trem_wire::sqlstate::KEY_NOT_IN_WAL => {
             Kind::TableChanged
         }
-        "57P01" | "57P02" | "57P05" => Kind::ConnectionLost,
+        // Shut down, crashed, idle timeout, database dropped.
+        "57P01" | "57P02" | "57P04" | "57P05" => Kind::ConnectionLost,
         "57P03" => Kind::Unreachable,
         "3D000" => Kind::Authentication,
         "42501" => Kind::Privilege,
+        // Object in use, lock not available.
         "55006" | "55P03" => Kind::Conflict,
         "55000" => Kind::Mismatch,
-        _ => match &sqlstate[..2.min(sqlstate.len())] {
+        // Undefined object: nearly always the slot.
+        "42704" => Kind::Mismatch,
+        // A setting or an option that the server does not take.
+        "22023" => Kind::Server,
+        RAISE_EXCEPTION => Kind::Refused,
+        // Disk full is class 53; an I/O error of the server's storage is this.
+        "58030" => Kind::Resources,
+        "08P01" => Kind::Protocol,
+        _ => match class(sqlstate) {
             "08" => Kind::ConnectionLost,
             "28" => Kind::Authentication,
             "40" => Kind::Conflict,
@@ -251,5 +325,59 @@ fn kind_of_sqlstate(sqlstate: &str) -> Kind {
             "22" | "23" => Kind::Refused,
             _ => Kind::Server,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(sqlstate: &'static str, constraint: Option<&'static str>) -> Error {
+        Error::from(ServerError {
+            sqlstate,
+            message: "message with value 42",
+            detail: Some("Key (id)=(42) is there."),
+            hint: None,
+            table: Some("t"),
+            column: None,
+            constraint,
+        })
+    }
+
+    #[test]
+    fn no_value_of_a_row_is_shown() {
+        for (sqlstate, constraint) in
+            [("22P02", None), ("23505", Some("t_pkey")), ("23514", None), ("P0001", None)]
+        {
+            let error = server(sqlstate, constraint);
+            assert_eq!(error.kind(), Kind::Refused);
+            assert!(!error.to_string().contains("42)"), "{error}");
+            assert!(!error.to_string().contains("value 42"), "{error}");
+        }
+        let error = server("23505", Some("t_pkey"));
+        let expected = "a row violates the constraint \"t_pkey\" of table \"t\" (SQLSTATE 23505)";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn the_outermost_context_comes_first() {
+        let error = Error::new(Kind::Server, "failed").context("table t").context("task a");
+        assert_eq!(error.to_string(), "task a: table t: failed");
+    }
+
+    #[test]
+    fn a_sqlstate_decides_what_is_done() {
+        for (sqlstate, policy) in [
+            ("57P01", Policy::Retry),
+            ("40P01", Policy::Retry),
+            ("53300", Policy::Retry),
+            ("28P01", Policy::Stop),
+            ("42P17", Policy::Restart),
+            ("42P16", Policy::Stop),
+            ("XX000", Policy::RetryFewTimes),
+            ("", Policy::RetryFewTimes),
+        ] {
+            assert_eq!(server(sqlstate, None).policy(), policy, "{sqlstate}");
+        }
     }
 }

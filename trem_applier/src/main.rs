@@ -1,5 +1,5 @@
-//! The program `trem-applier`.
+//! The program `trem-applier`; everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    trem_applier::cli::main()
 }

@@ -8,7 +8,8 @@ use crate::catalog::problem::Problem;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{what} \"{name}\" does not exist")]
+    #[error("{what} {name} does not exist")]
+    /// The name as the message shows it, quoted.
     Missing { what: &'static str, name: String, hint: String },
     #[error("{what} \"{name}\" already exists")]
     Exists { what: &'static str, name: String },

@@ -25,6 +25,55 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", api::report::check_task]
+    requires = ["bootstrap", "views", api::report::check_task]
+);
+pgrx::extension_sql_file!(
+    "../../sql/preview.sql",
+    name = "preview",
+    requires = [api::report::preview_statement]
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
+
+/// What `cargo pgrx test` asks for before it starts its server.
+#[cfg(test)]
+pub mod pg_test {
+    use pgrx::pg_sys::PG_VERSION_NUM;
+
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        let mut settings = vec!["wal_level = logical", "max_replication_slots = 20", "fsync = off"];
+        if has_output_plugin_libraries() {
+            settings.push("output_plugin_libraries = 'pgoutput, test_decoding, trem'");
+        }
+        settings
+    }
+
+    /// The minors of August 2026 refuse a plugin that is not listed; to earlier ones the setting
+    /// is unknown, and they do not start with it.
+    fn has_output_plugin_libraries() -> bool {
+        match PG_VERSION_NUM / 10_000 {
+            14 => PG_VERSION_NUM >= 140_024,
+            15 => PG_VERSION_NUM >= 150_019,
+            16 => PG_VERSION_NUM >= 160_015,
+            17 => PG_VERSION_NUM >= 170_011,
+            18 => PG_VERSION_NUM >= 180_006,
+            major => major > 18,
+        }
+    }
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    #[pg_test]
+    fn the_extension_is_installed_in_its_own_schema() {
+        let schema = Spi::get_one::<String>(
+            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'trem'",
+        );
+        assert_eq!(schema, Ok(Some("trem".to_owned())));
+    }
+}

@@ -1,4 +1,5 @@
-//! How a frame is packed: as it is, or through one zstd stream that lasts as long as the connection.
+//! How a frame is packed: as it is, or through one zstd stream that lasts as long as the
+//! connection.
 //!
 //! The stream is flushed at each frame, so a frame can be unpacked the moment it arrives, while the
 //! window remembers earlier ones: even a transaction of 200 bytes shrinks. Level 1 with a window of

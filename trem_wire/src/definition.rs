@@ -1,8 +1,8 @@
 //! A task's published definition: what the plugin applies and the applier copies and creates.
 //!
-//! The extension writes it once, at publish, as one JSON document with a version; plugin and applier
-//! read that document and nothing of the draft. Tables are bound by OID and columns by attribute
-//! number; names are for people, for messages and for the target.
+//! The extension writes it once, at publish, as one JSON document with a version; plugin and
+//! applier read that document and nothing of the draft. Tables are bound by OID and columns by
+//! attribute number; names are for people, for messages and for the target.
 
 use serde::{Deserialize, Serialize};
 

@@ -17,7 +17,13 @@ fn endpoint_create(settings: JsonB) -> Result<(), ErrorReport> {
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn endpoint_alter(name: &str, settings: JsonB) -> Result<(), ErrorReport> {
-    Ok(endpoint::alter(name, read(settings)?)?)
+    let settings = read(settings)?;
+    let reader_changed = settings.username.is_some();
+    endpoint::alter(name, settings)?;
+    if reader_changed {
+        notice!("start the endpoint's tasks again: that gives the role its rights");
+    }
+    Ok(())
 }
 
 #[pg_extern]

@@ -1,16 +1,13 @@
 //! What a task would do and what is in its way: check_task, explain_task, preview.
 
-use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Spi};
 
 use crate::catalog::draft::{self, Draft};
 use crate::catalog::problem::Problem;
-use crate::catalog::shape::{self, Shape};
+use crate::catalog::shape;
 use crate::catalog::statement::{self, IndexNames};
 use crate::catalog::{check, items, name, options, plan, table};
-use crate::error::Error;
 
 type Checked = TableIterator<
     'static,
@@ -101,32 +98,14 @@ fn explain_task(
     Ok(TableIterator::new(explained))
 }
 
+/// The statement behind `preview`, which is in SQL (sql/preview.sql): rows that pass through here
+/// as JSON would lose digits of their numbers.
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn preview(
-    task: &str,
-    table_name: &str,
-    row_count: default!(i64, 10),
-) -> Result<SetOfIterator<'static, JsonB>, ErrorReport> {
+fn preview_statement(task: &str, table_name: &str) -> Result<String, ErrorReport> {
     let draft = Draft::load(draft::find(task)?)?;
     let (schema, name) = name::parse_table(table_name)?;
     let table = items::of_task(&draft, table::find(&schema, &name)?)?;
     let shape = shape::apply(table, &draft.rules, 1)?;
-    Ok(SetOfIterator::new(read_rows(&shape, row_count)?))
-}
-
-fn read_rows(shape: &Shape, row_count: i64) -> Result<Vec<JsonB>, Error> {
-    if row_count < 0 {
-        return Err(Error::invalid("row_count is negative", ""));
-    }
-    let select = shape.select(&shape.table.schema, &shape.table.name, false);
-    let sql = format!("SELECT to_jsonb(row) FROM ({select} LIMIT $1) AS row");
-    let arguments: [DatumWithOid<'_>; 1] = [row_count.into()];
-    Spi::connect_mut(|client| {
-        let mut rows = Vec::new();
-        for row in client.update(&sql, None, &arguments)? {
-            rows.extend(row.get::<JsonB>(1)?);
-        }
-        Ok(rows)
-    })
+    Ok(shape.select(&shape.table.schema, &shape.table.name, false))
 }

@@ -133,7 +133,9 @@ fn start(name: &str, keep: bool) -> Result<i64, Error> {
     let draft = Draft::load(task)?;
     let mut plan = plan::build(&draft)?;
     let mut problems = check::all(&draft, &mut plan)?;
-    for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
+    let warnings = problems.iter().filter(|problem| problem.severity == Severity::Warning);
+    // What publishing mends needs no word here.
+    for problem in warnings.filter(|problem| problem.check != "published") {
         warning!("{}", problem.line());
     }
     problems.retain(|problem| problem.severity == Severity::Error);
@@ -189,7 +191,8 @@ fn drop_slot(task: &str) -> Result<(), Error> {
         active_pid: Option<i32>,
     }
     let slot = slot_name(task);
-    let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1
+               AND database = current_database()";
     match spi::row::<Slot>(sql, &[slot.as_str().into()])? {
         None => Ok(()),
         Some(Slot { active_pid: Some(pid) }) => Err(Error::State {

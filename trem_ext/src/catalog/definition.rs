@@ -14,6 +14,8 @@ use super::table::Leaf;
 use super::types::Types;
 use crate::error::Error;
 
+/// Without `published_lsn`, which only publishing knows: two definitions that are the same compare
+/// equal.
 pub(crate) fn build(draft: &Draft, plan: &Plan, version: i64) -> Result<Definition, Error> {
     let hides_columns = plan.shapes.iter().any(Shape::hides_columns);
     let options = options::effective(&draft.task.options, hides_columns)?;

@@ -131,7 +131,7 @@ pub(crate) fn find(task: &str) -> Result<Task, Error> {
                FROM trem.task WHERE name = $1";
     spi::row(sql, &[task.into()])?.ok_or_else(|| Error::Missing {
         what: "task",
-        name: task.to_owned(),
+        name: format!("\"{task}\""),
         hint: "SELECT name FROM trem.task; lists the tasks.".to_owned(),
     })
 }

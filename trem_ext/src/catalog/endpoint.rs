@@ -78,7 +78,8 @@ pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
         host: text(given.host, stored.host),
         port: given.port.or(stored.port),
         username: text(given.username, stored.username),
-        password: None,
+        // Only to be checked; it is stored below.
+        password: given.password.clone().filter(|password| !password.is_empty()),
         options: Some(merge_options(&stored.options.unwrap_or_default(), given.options)?),
     };
     check(&changed)?;
@@ -129,7 +130,7 @@ pub(crate) fn find(name: &str) -> Result<Endpoint, Error> {
                FROM trem.endpoint WHERE name = $1";
     spi::row(sql, &[name.into()])?.ok_or_else(|| Error::Missing {
         what: "endpoint",
-        name: name.to_owned(),
+        name: format!("\"{name}\""),
         hint: "SELECT name, role FROM trem.endpoint; lists the endpoints.".to_owned(),
     })
 }

@@ -14,6 +14,8 @@ struct Server {
     slots: i64,
     slots_max: i64,
     own_slot: bool,
+    /// The database that already has a slot of this name: they are the server's, not a database's.
+    foreign_slot: Option<String>,
     senders: i64,
     senders_max: i64,
     /// `None`: this minor release has no such setting and loads any plugin.
@@ -25,10 +27,13 @@ const SERVER: &str = "
     SELECT current_setting('wal_level') AS wal_level,
            (SELECT count(*) FROM pg_replication_slots) AS slots,
            current_setting('max_replication_slots')::bigint AS slots_max,
-           EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) AS own_slot,
+           EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1
+                     AND database = current_database()) AS own_slot,
+           (SELECT database FROM pg_replication_slots WHERE slot_name = $1
+            AND database <> current_database()) AS foreign_slot,
            (SELECT count(*) FROM pg_stat_get_wal_senders()) AS senders,
            current_setting('max_wal_senders')::bigint AS senders_max,
-           current_setting('output_plugin_libraries', true) AS plugins,
+           trem.plugin_libraries() AS plugins,
            pg_is_in_recovery() AS in_recovery";
 
 #[derive(Deserialize)]
@@ -50,6 +55,11 @@ pub(crate) fn check(task: &Task, problems: &mut Vec<Problem>) -> Result<(), Erro
         return Err(Error::Catalog("no answer about the server".to_owned()));
     };
     check_server(&server, problems);
+    if let Some(database) = &server.foreign_slot {
+        let message = format!("slot \"{slot}\" belongs to database \"{database}\"");
+        let hint = "Give the task another name: slots are named after tasks, server-wide.";
+        problems.push(Problem::error("replication_slots", message, hint));
+    }
     let username = endpoint::username(&task.source)?;
     match &username {
         Some(role) => check_role(role, problems)?,

@@ -36,7 +36,7 @@ pub(crate) fn add(task: &Task, table_name: &str) -> Result<(), Error> {
             if !table::schema_exists(&schema)? {
                 return Err(Error::Missing {
                     what: "schema",
-                    name: schema,
+                    name: format!("\"{schema}\""),
                     hint: "SELECT * FROM trem.list_schemas(); lists what there is.".to_owned(),
                 });
             }

@@ -8,6 +8,8 @@ use crate::error::Error;
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 pub(crate) const NAME_BYTES_MAX: usize = 63;
 
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
+
 /// A table argument.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TableName {
@@ -27,6 +29,9 @@ const HINT: &str = "Write 'schema.table', or 'schema.*' for all tables of a sche
 /// Reads a table argument with PostgreSQL's own rules for identifiers (folded unless quoted).
 pub(crate) fn parse(text: &str) -> Result<TableName, Error> {
     let wrong = || Error::invalid(format!("\"{text}\" is not the name of a table"), HINT);
+    if text.trim().starts_with('*') {
+        return Err(wrong());
+    }
     if let Some(schema) = text.trim().strip_suffix(".*") {
         return match <[String; 1]>::try_from(parts(schema)?) {
             Ok([schema]) => Ok(TableName::Pattern { schema }),
@@ -63,6 +68,12 @@ fn parts(text: &str) -> Result<Vec<String>, Error> {
 pub(crate) fn check_new(what: &str, name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::invalid(format!("the new name of the {what} is empty"), ""));
+    }
+    if what == "column" && SYSTEM_COLUMNS.contains(&name) {
+        return Err(Error::invalid(
+            format!("a column cannot be named \"{name}\", which is a system column"),
+            "Choose another name.",
+        ));
     }
     if name.len() > NAME_BYTES_MAX {
         return Err(Error::invalid(
@@ -124,13 +135,16 @@ pub(crate) fn check_object(what: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(
-        format!("\"{name}\" is no name of a {what}"),
+        format!("\"{name}\" is not a valid {what} name"),
         "Names have 1 to 50 lower case letters, digits and underscores.",
     ))
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
 mod tests {
+    use pgrx::prelude::*;
+
     use super::*;
 
     #[test]
@@ -151,5 +165,29 @@ mod tests {
         let long = "ç".repeat(40);
         let cut = with_suffix(&long, "_12345");
         assert!(cut.len() <= NAME_BYTES_MAX && cut.ends_with("_12345"));
+    }
+
+    #[pg_test]
+    fn table_arguments_are_sql_identifiers() {
+        let table = |schema: &str, name: &str| {
+            Some(TableName::Table { schema: schema.to_owned(), name: name.to_owned() })
+        };
+        let pattern = |schema: &str| Some(TableName::Pattern { schema: schema.to_owned() });
+        for (text, expected) in [
+            ("app.orders", table("app", "orders")),
+            (" App . ORDERS ", table("app", "orders")),
+            (r#""App"."it's""#, table("App", "it's")),
+            (r#""a.b"."c""d""#, table("a.b", r#"c"d"#)),
+            (r#"app."x.*""#, table("app", "x.*")),
+            ("app.*", pattern("app")),
+            (r#""Ordem de Serviço".*"#, pattern("Ordem de Serviço")),
+            ("orders", None),
+            ("a.b.c", None),
+            ("a.b.*", None),
+            ("*.*", None),
+            ("*", None),
+        ] {
+            assert_eq!(parse(text).ok(), expected, "{text}");
+        }
     }
 }

@@ -44,8 +44,9 @@ fn check_value(key: &str, value: &Value) -> Result<(), Error> {
 }
 
 fn hint() -> String {
-    "The options are target_tables (create, truncate, keep), on_error (stop, skip_row), ddl (apply, \
-     ignore, stop), full_load_jobs, indexes (all, key), wal_keep_bytes and compression (zstd, none)."
+    "The options are target_tables (create, truncate, keep), on_error (stop, skip_row), ddl \
+     (apply, ignore, stop), full_load_jobs, indexes (all, key), wal_keep_bytes and compression \
+     (zstd, none)."
         .to_owned()
 }
 

@@ -80,7 +80,8 @@ fn expand(draft: &Draft, problems: &mut Vec<Problem>) -> Result<Vec<Table>, Erro
             problems.push(Problem::error("table", "the table was dropped", hint).of(&item.name));
         }
     }
-    let roots = found;
+    // A root that the task has, or leaves out, speaks for its partitions.
+    let roots: HashSet<u32> = found.union(&excluded).copied().collect();
     Ok(tables
         .into_iter()
         .filter(|table| match refusal(&draft.task.name, table, &named, &roots) {
@@ -96,15 +97,15 @@ fn expand(draft: &Draft, problems: &mut Vec<Problem>) -> Result<Vec<Table>, Erro
 
 enum Refusal {
     No,
-    /// A partition matched by a pattern, whose root is in the task.
+    /// A partition matched by a pattern, whose root the task has or leaves out.
     Covered,
     Problem(Problem),
 }
 
-fn refusal(task: &str, table: &Table, named: &HashSet<u32>, planned: &HashSet<u32>) -> Refusal {
+fn refusal(task: &str, table: &Table, named: &HashSet<u32>, roots: &HashSet<u32>) -> Refusal {
     let Some(reason) = &table.refusal else { return Refusal::No };
     let by_pattern = !named.contains(&table.oid);
-    if by_pattern && table.root_oid.is_some_and(|root| planned.contains(&root)) {
+    if by_pattern && table.root_oid.is_some_and(|root| roots.contains(&root)) {
         return Refusal::Covered;
     }
     let problem = if by_pattern && table.kind.ends_with("view") {

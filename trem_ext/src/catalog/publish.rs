@@ -32,9 +32,9 @@ impl Published {
         )
     }
 
-    fn load_generation(&self, oid: &str) -> Option<i64> {
+    fn load_generation(&self, oid: u32) -> Option<i64> {
         let tables = self.content["tables"].as_array()?;
-        let table = tables.iter().find(|table| table["oid"].to_string() == oid)?;
+        let table = tables.iter().find(|table| table["oid"] == oid)?;
         table["load_generation"].as_i64()
     }
 }
@@ -76,6 +76,7 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
     {
         return Ok(version);
     }
+    count_left(draft, plan)?;
     #[derive(Deserialize)]
     struct Next {
         version: i64,
@@ -107,6 +108,27 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
     Ok(version)
 }
 
+/// A table that leaves the task misses changes from here on: should it come back, it is loaded
+/// again.
+fn count_left(draft: &Draft, plan: &Plan) -> Result<(), Error> {
+    spi::run(
+        "INSERT INTO trem.task_load AS l (task_id, table_oid, load_generation)
+         SELECT d.task_id, c.oid::regclass, (defined->>'load_generation')::bigint + 1
+         FROM trem.definition AS d
+         JOIN trem.task AS t USING (task_id, definition_version)
+         CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
+         JOIN pg_class AS c ON c.oid = (defined->>'oid')::oid
+         WHERE t.name = $1 AND c.oid <> ALL ($2::oid[])
+         ON CONFLICT (task_id, table_oid)
+         DO UPDATE SET load_generation = greatest(l.load_generation, excluded.load_generation)",
+        &[
+            draft.task.name.as_str().into(),
+            spi::oids(plan.shapes.iter().map(|shape| shape.table.oid)).into(),
+        ],
+    )?;
+    Ok(())
+}
+
 fn to_value(definition: &Definition) -> Value {
     serde_json::to_value(definition).expect("a definition is plain JSON")
 }
@@ -120,9 +142,10 @@ fn rules(plan: &Plan) -> Map<String, Value> {
 fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
     let Some(published) = Published::find(draft)? else { return Ok(()) };
     let changed = |shape: &&Shape| {
-        let oid = shape.table.oid.to_string();
-        let rules_changed = published.rules.get(&oid).is_some_and(|before| *before != shape.rules);
-        rules_changed && published.load_generation(&oid) >= Some(shape.load_generation)
+        let oid = shape.table.oid;
+        let before = published.rules.get(&oid.to_string());
+        before.is_some_and(|before| *before != shape.rules)
+            && published.load_generation(oid) >= Some(shape.load_generation)
     };
     let tables: Vec<String> =
         plan.shapes.iter().filter(changed).map(|shape| shape.table.display()).collect();
@@ -171,6 +194,9 @@ fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
                     && found.owner == leaf.owner
                     && readers == wanted
             });
+            if right == Some(false) {
+                drop_view(&view)?;
+            }
             if right != Some(true) {
                 make_view(&view, &select, leaf, reader.as_deref())?;
             }
@@ -187,7 +213,6 @@ fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
 
 fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Result<(), Error> {
     let quoted = name::qualified("trem_read", view);
-    drop_view(view)?;
     spi::run(&format!("CREATE VIEW {quoted} AS {select}"), &[])?;
     // The text is kept to see at the next publish whether the view is still right.
     spi::run(&format!("COMMENT ON VIEW {quoted} IS {}", name::literal(select)), &[])?;
@@ -199,7 +224,7 @@ fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Res
 }
 
 fn drop_view(view: &str) -> Result<(), Error> {
-    spi::run(&format!("DROP VIEW IF EXISTS {}", name::qualified("trem_read", view)), &[])?;
+    spi::run(&format!("DROP VIEW {}", name::qualified("trem_read", view)), &[])?;
     Ok(())
 }
 
@@ -215,6 +240,7 @@ fn grant_applier(reader: &str) -> Result<(), Error> {
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
     for function in [
         "applier_tasks()",
+        "applier_status()",
         "applier_endpoint(text)",
         "applier_definition(text)",
         "applier_check(text)",

@@ -247,11 +247,17 @@ SELECT t.oid::bigint, n.nspname AS schema, t.typname AS name, t.typtype AS kind,
                (SELECT string_agg(format('CONSTRAINT %I %s', c.name, c.definition), ' '
                                   ORDER BY c.name)
                 FROM checks AS c WHERE c.type_oid = t.oid AND NOT c.calls_user_code))
-           WHEN 'r' THEN concat_ws(', ',
+           WHEN 'r' THEN CASE WHEN range.portable THEN concat_ws(', ',
                'SUBTYPE = ' || format_type(range.rngsubtype, NULL),
+               (SELECT format('SUBTYPE_OPCLASS = %I.%I', ocn.nspname, oc.opcname)
+                FROM pg_opclass AS oc JOIN pg_namespace AS ocn ON ocn.oid = oc.opcnamespace
+                WHERE oc.oid = range.rngsubopc),
+               (SELECT format('COLLATION = %I.%I', cn.nspname, co.collname)
+                FROM pg_collation AS co JOIN pg_namespace AS cn ON cn.oid = co.collnamespace
+                WHERE co.oid = range.rngcollation),
                (SELECT format('MULTIRANGE_TYPE_NAME = %I.%I', mn.nspname, m.typname)
                 FROM pg_type AS m JOIN pg_namespace AS mn ON mn.oid = m.typnamespace
-                WHERE m.oid = range.multirange))
+                WHERE m.oid = range.multirange)) END
        END AS clause,
        EXISTS (SELECT FROM checks AS c WHERE c.type_oid = t.oid AND c.calls_user_code)
            AS checks_left_out
@@ -260,7 +266,57 @@ JOIN pg_namespace AS n ON n.oid = t.typnamespace
 LEFT JOIN pg_class AS row ON row.oid = t.typrelid AND t.typtype = 'c'
 CROSS JOIN LATERAL (SELECT t.typcategory = 'A' AND t.typelem <> 0 AS is_array) AS kind
 LEFT JOIN LATERAL (
-    SELECT r.rngtypid, r.rngsubtype, (to_jsonb(r)->>'rngmultitypid')::oid AS multirange
+    SELECT r.rngtypid, r.rngsubtype, r.rngsubopc, r.rngcollation,
+           (to_jsonb(r)->>'rngmultitypid')::oid AS multirange,
+           -- Neither user code nor a user's operator class decides what its values mean.
+           r.rngcanonical::oid < 16384 AND r.rngsubopc < 16384 AS portable
     FROM pg_range AS r
 ) AS range ON t.oid IN (range.rngtypid, range.multirange)
 WHERE t.oid = ANY ($1::oid[])";
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use super::Types;
+
+    /// OIDs mean something only where they were given: what holds them travels as text.
+    #[pg_test]
+    fn rows_with_oids_of_users_types_are_not_portable() {
+        Spi::run(
+            "CREATE TYPE mood AS ENUM ('a'); CREATE TYPE pair AS (a int, b text);
+             CREATE TYPE moody AS (a int, m mood); CREATE DOMAIN moods AS mood[];
+             CREATE DOMAIN small AS int CHECK (VALUE < 9);
+             CREATE TYPE span AS RANGE (SUBTYPE = mood);
+             CREATE TYPE pairs AS RANGE (SUBTYPE = pair)",
+        )
+        .expect("types are made");
+        for (name, portable) in [
+            ("int", true),
+            ("int[]", true),
+            ("numeric(3,1)", true),
+            ("jsonb", true),
+            ("int4range", true),
+            ("int4range[]", true),
+            ("tstzmultirange", true),
+            ("mood", true),
+            ("mood[]", false),
+            ("moods", false),
+            ("small", true),
+            ("small[]", false),
+            ("pair", true),
+            ("pair[]", false),
+            ("moody", false),
+            ("span", true),
+            ("pairs", true),
+            ("regclass", false),
+            ("regtype[]", false),
+        ] {
+            let oid = Spi::get_one::<pg_sys::Oid>(&format!("SELECT '{name}'::regtype::oid"));
+            let oid = oid.expect("the type is found").expect("it has an OID").to_u32();
+            let types = Types::load([oid].into_iter()).expect("types load");
+            assert_eq!(types.is_portable(oid), portable, "{name}");
+        }
+    }
+}

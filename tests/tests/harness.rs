@@ -1,0 +1,26 @@
+//! The harness itself: clusters that are each test's own, and that leave nothing behind.
+
+use trem_tests::Cluster;
+
+#[test]
+fn a_cluster_survives_a_crash_and_is_gone_when_dropped() {
+    let cluster = Cluster::alone(&[]);
+    let mut session = cluster.connect("postgres");
+    session.exec("CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)");
+    cluster.crash();
+    cluster.start();
+    let mut session = cluster.connect("postgres");
+    assert_eq!(session.number("SELECT count(*) FROM kept"), 1);
+    assert_eq!(session.text("SHOW wal_level"), "logical");
+    let folder = cluster.folder().to_owned();
+    drop(cluster);
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_failed_statement_shows_sqlstate_and_message() {
+    let cluster = Cluster::alone(&[]);
+    let failure = cluster.connect("postgres").failure("SELECT 1/0");
+    assert_eq!(failure.sqlstate, "22012");
+    failure.assert_says(&["division by zero"]);
+}

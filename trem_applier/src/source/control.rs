@@ -1,0 +1,157 @@
+//! The extension's functions for the applier: tasks, definitions, checks, reports, barriers.
+
+use serde_json::Value;
+use tokio_postgres::types::PgLsn;
+use trem_wire::definition::Definition;
+use trem_wire::Lsn;
+
+use crate::check::{Finding, Severity};
+use crate::connect::{connect, Client};
+use crate::conninfo::ConnInfo;
+use crate::error::{Error, Kind, Result};
+
+/// A task as the source lists it.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub task_id: String,
+    pub name: String,
+    pub mode: String,
+    pub started: bool,
+    /// `None` until the first publish.
+    pub definition_version: Option<i64>,
+    /// The target endpoint, credentials included: never print it.
+    pub target: Value,
+}
+
+/// A replication slot as `pg_replication_slots` has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slot {
+    pub active_pid: Option<i32>,
+    pub confirmed_lsn: Option<Lsn>,
+    /// `lost`: the server has removed WAL that the slot needs.
+    pub wal_status: Option<String>,
+    pub plugin: String,
+    pub held_bytes: u64,
+}
+
+pub struct Control {
+    client: Client,
+}
+
+impl Control {
+    pub async fn connect(info: &ConnInfo, role: &str) -> Result<Self> {
+        let info = info.with_application_name(&format!("trem:{role}"));
+        let client = connect(&info).await?;
+        let sql = "SELECT current_setting('server_version_num')::int,
+                          to_regprocedure('trem.applier_tasks()') IS NOT NULL";
+        let row = client.query_one(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;
+        if !row.get::<_, bool>(1) {
+            let message = format!("the extension trem is not in {}", info.display());
+            return Err(Error::new(Kind::Argument, message)
+                .hint("Run CREATE EXTENSION trem in the source database, or connect to the one that has it."));
+        }
+        Ok(Control { client })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Every task that this role may serve, stopped ones included.
+    pub async fn tasks(&self) -> Result<Vec<Task>> {
+        let sql = "SELECT task_id, name, mode, state = 'started', definition_version, target
+                   FROM trem.applier_tasks() ORDER BY name";
+        let rows =
+            self.client.query(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;
+        let task = |row: &tokio_postgres::Row| Task {
+            task_id: row.get(0),
+            name: row.get(1),
+            mode: row.get(2),
+            started: row.get(3),
+            definition_version: row.get(4),
+            target: row.get(5),
+        };
+        Ok(rows.iter().map(task).collect())
+    }
+
+    pub async fn definition(&self, task: &str) -> Result<Definition> {
+        let sql = "SELECT trem.applier_definition($1)::text";
+        let row = self.client.query_one(sql, &[&task]).await?;
+        let content: Option<&str> = row.get(0);
+        let content = content.ok_or_else(|| {
+            Error::new(Kind::Check, format!("task \"{task}\" has no published definition"))
+                .hint(format!("Publish it with SELECT trem.start_task('{task}')."))
+        })?;
+        serde_json::from_str(content).map_err(|error| {
+            Error::new(Kind::Protocol, format!("the definition cannot be read: {error}"))
+                .hint("Install the extension and the applier from one release.")
+        })
+    }
+
+    /// The source side's check of the task.
+    pub async fn check(&self, task: &str) -> Result<Vec<Finding>> {
+        let sql = "SELECT severity, table_name, check_name, message, hint
+                   FROM trem.applier_check($1)";
+        let rows = self.client.query(sql, &[&task]).await?;
+        let finding = |row: &tokio_postgres::Row| Finding {
+            severity: Severity::parse(row.get(0)),
+            table: row.get(1),
+            check: row.get(2),
+            message: row.get(3),
+            hint: row.get(4),
+        };
+        Ok(rows.iter().map(finding).collect())
+    }
+
+    pub async fn endpoint(&self, name: &str) -> Result<Value> {
+        let sql = "SELECT trem.applier_endpoint($1)";
+        Ok(self.client.query_one(sql, &[&name]).await?.get(0))
+    }
+
+    pub async fn report(&self, task: &str, report: &Value) -> Result<()> {
+        self.client.execute("SELECT trem.applier_report($1, $2)", &[&task, report]).await?;
+        Ok(())
+    }
+
+    pub async fn slot(&self, slot: &str) -> Result<Option<Slot>> {
+        let sql = "SELECT active_pid, confirmed_flush_lsn, wal_status, plugin::text,
+                          coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
+                   FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical'";
+        let row = self.client.query_opt(sql, &[&slot]).await?;
+        Ok(row.map(|row| Slot {
+            active_pid: row.get(0),
+            confirmed_lsn: row.get::<_, Option<PgLsn>>(1).map(|lsn| Lsn(lsn.into())),
+            wal_status: row.get(2),
+            plugin: row.get(3),
+            held_bytes: u64::try_from(row.get::<_, i64>(4)).unwrap_or(0),
+        }))
+    }
+
+    /// The end of the source's WAL as it is written now: lag is counted from it.
+    pub async fn written_lsn(&self) -> Result<Lsn> {
+        let row = self.client.query_one("SELECT pg_current_wal_lsn()", &[]).await?;
+        Ok(Lsn(row.get::<_, PgLsn>(0).into()))
+    }
+
+    /// Writes a transaction that comes down the stream as a barrier, after everything that was
+    /// committed before.
+    pub async fn emit_barrier(&self, token: &str) -> Result<()> {
+        let content = format!("barrier:{token}");
+        let sql = format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; \
+             SELECT pg_catalog.pg_logical_emit_message(true, '{}', '{content}'); COMMIT",
+            trem_wire::MESSAGE_PREFIX
+        );
+        self.client.batch_execute(&sql).await?;
+        Ok(())
+    }
+}
+
+fn may_not_serve(error: Error) -> Error {
+    match error.kind() {
+        Kind::Privilege => error.hint(
+            "Connect as the role named in the task's source endpoint, or as the task's owner.",
+        ),
+        _ => error,
+    }
+}

@@ -1,0 +1,181 @@
+//! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
+//! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
+//!
+//! Memory is bounded: at most [`EVENTS_MAX`] decoded frames wait; then nothing more is read from the
+//! socket, and the source's walsender waits. Status still goes out, on a timer.
+//!
+//! What is confirmed comes from the applier through a watch and is never more than the durable
+//! `applied_lsn` on the target.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, MissedTickBehavior};
+use trem_wire::codec::decode_frame;
+use trem_wire::compress::Unpacker;
+use trem_wire::message::Message;
+use trem_wire::Lsn;
+
+use super::replication::{Event, ReplicationStream, StandbyStatus};
+use crate::error::{Error, Kind, Result};
+
+/// Frames of about 64 KiB that wait to be applied.
+const EVENTS_MAX: usize = 64;
+
+/// A position that is newly confirmed is told at once, but no more often than this.
+const STATUS_APART: Duration = Duration::from_millis(100);
+
+/// How long a clean end may take before the socket is just closed.
+const FINISH_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub enum StreamEvent {
+    Messages(Vec<Message>),
+    /// The source has nothing for us up to here. `asked`: it wants to know our position.
+    Passed {
+        position: Lsn,
+        asked: bool,
+    },
+}
+
+/// The applier's end of the stream.
+pub struct Stream {
+    events: mpsc::Receiver<StreamEvent>,
+    confirmed: watch::Sender<Lsn>,
+    pump: JoinHandle<Result<()>>,
+}
+
+impl Stream {
+    /// Takes the open stream over. `confirmed` is where the slot stands.
+    pub fn spawn(stream: ReplicationStream, confirmed: Lsn, status_every: Duration) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let (confirmed, watched) = watch::channel(confirmed);
+        let pump = Pump {
+            stream,
+            events: sender,
+            confirmed: watched,
+            received: Lsn::INVALID,
+            sent_at: Instant::now(),
+        };
+        let pump = tokio::spawn(pump.run(status_every));
+        Stream { events, confirmed, pump }
+    }
+
+    /// The next event; an error when the stream ended.
+    pub async fn next(&mut self) -> Result<StreamEvent> {
+        match self.events.recv().await {
+            Some(event) => Ok(event),
+            None => Err(self.end().await),
+        }
+    }
+
+    /// An event that is already here.
+    pub fn try_next(&mut self) -> Option<StreamEvent> {
+        self.events.try_recv().ok()
+    }
+
+    /// Everything before this position is durable on the target.
+    pub fn confirm(&self, lsn: Lsn) {
+        self.confirmed.send_if_modified(|confirmed| {
+            let moves = lsn > *confirmed;
+            *confirmed = lsn.max(*confirmed);
+            moves
+        });
+    }
+
+    async fn end(&mut self) -> Error {
+        let lost = || Error::new(Kind::ConnectionLost, "the replication stream ended");
+        match (&mut self.pump).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => lost(),
+            Err(_) => Error::new(Kind::Internal, "the task that reads the stream died"),
+        }
+    }
+
+    /// Ends the stream cleanly, so that the slot is free: the last confirmed position is sent.
+    pub async fn finish(self) -> Result<()> {
+        drop(self.events);
+        drop(self.confirmed);
+        match tokio::time::timeout(FINISH_MAX, self.pump).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+struct Pump {
+    stream: ReplicationStream,
+    events: mpsc::Sender<StreamEvent>,
+    confirmed: watch::Receiver<Lsn>,
+    received: Lsn,
+    sent_at: Instant,
+}
+
+impl Pump {
+    async fn run(mut self, status_every: Duration) -> Result<()> {
+        let mut unpacker = Unpacker::new()?;
+        let mut timer = interval(status_every);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let events = self.events.clone();
+        let mut waiting: Option<StreamEvent> = None;
+        loop {
+            tokio::select! {
+                permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
+                    _ => return self.finish().await,
+                },
+                event = self.stream.next(), if waiting.is_none() => {
+                    waiting = self.received(event?, &mut unpacker).await?;
+                }
+                () = events.closed() => return self.finish().await,
+                _ = timer.tick() => self.send_status().await?,
+                Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
+                    self.send_status().await?;
+                }
+            }
+        }
+    }
+
+    async fn received(
+        &mut self,
+        event: Event,
+        unpacker: &mut Unpacker,
+    ) -> Result<Option<StreamEvent>> {
+        match event {
+            Event::Frame { wal_start, payload, .. } => {
+                self.received = self.received.max(wal_start);
+                let messages = decode_frame(&unpacker.unpack(&payload)?)?;
+                Ok(Some(StreamEvent::Messages(messages)))
+            }
+            Event::Keepalive { wal_end, reply_requested } => {
+                self.received = self.received.max(wal_end);
+                if reply_requested {
+                    self.send_status().await?;
+                }
+                Ok(Some(StreamEvent::Passed { position: wal_end, asked: reply_requested }))
+            }
+            Event::Ended => {
+                Err(Error::new(Kind::ConnectionLost, "the source ended the replication stream"))
+            }
+        }
+    }
+
+    async fn send_status(&mut self) -> Result<()> {
+        let confirmed = *self.confirmed.borrow_and_update();
+        self.sent_at = Instant::now();
+        self.stream
+            .send_status(StandbyStatus {
+                written: self.received.max(confirmed),
+                flushed: confirmed,
+                applied: confirmed,
+                reply_requested: false,
+            })
+            .await
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        self.send_status().await?;
+        self.stream.finish().await
+    }
+}

@@ -1,0 +1,15 @@
+//! The target database: what the applier keeps there, its tables, and the session that applies.
+//!
+//! Knows nothing of the source: positions, definitions and changes come in as values. Another kind
+//! of target would stand beside this module behind the same face: `progress` (what is kept),
+//! `schema` (tables: check, create, finish), `session` (carry out the actions of `apply`).
+
+mod changes;
+mod pipeline;
+pub mod progress;
+pub mod schema;
+pub mod session;
+mod statement;
+
+pub use changes::Counts;
+pub(crate) use statement::quote_table;

@@ -1,0 +1,384 @@
+//! Rows into tables: each change becomes the statement that makes it, in source order.
+//!
+//! Long runs of inserts go through COPY as they are; everything else through prepared statements,
+//! pipelined. In `careful` mode (after an error, see [`session`](super::session)) each statement is
+//! awaited, and a row that is not as the source had it is put right and counted.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
+use tokio_postgres::{CopyInSink, Statement};
+use trem_wire::message::{Relation, RowFormat, Run, UpdatedRow};
+use trem_wire::row::Row;
+
+use super::pipeline::{Expect, Pipeline, Value};
+use super::{quote_table, statement};
+use crate::error::{Error, Kind, Result};
+
+/// Runs of at least this many rows are worth a COPY of their own.
+const COPY_ROWS_MIN: u32 = 8;
+
+/// Statements in flight; the results of the older half are read when there are more.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// The head of a binary COPY: signature, flags, no header extension.
+const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_TAIL: &[u8] = &(-1_i16).to_be_bytes();
+
+/// What was applied to one table.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    pub inserts: u64,
+    pub updates: u64,
+    pub deletes: u64,
+    /// Rows that were not as the source had them. Zero when nothing is wrong.
+    pub conflicts: u64,
+}
+
+pub(super) struct Changes {
+    pub(super) pipeline: Pipeline,
+    copy: Option<OpenCopy>,
+    tables: HashMap<u32, Table>,
+    pub(super) counts: HashMap<u32, Counts>,
+    pub(super) careful: bool,
+}
+
+struct OpenCopy {
+    relation: Arc<Relation>,
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+}
+
+/// The statements of one table, for one description of it.
+struct Table {
+    relation: Arc<Relation>,
+    statements: HashMap<Shape, Statement>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Shape {
+    Copy,
+    Insert,
+    Delete,
+    /// The columns that it assigns.
+    Update(Vec<usize>),
+}
+
+impl Changes {
+    pub(super) fn new(pipeline: Pipeline) -> Self {
+        let (tables, counts) = (HashMap::new(), HashMap::new());
+        Changes { pipeline, copy: None, tables, counts, careful: false }
+    }
+
+    pub(super) async fn insert(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
+        self.counts(relation).inserts += u64::from(run.row_count);
+        let continues = self.copy.as_ref().is_some_and(|copy| copy.relation == *relation);
+        if !self.careful && (continues || run.row_count >= COPY_ROWS_MIN) {
+            return self.copy_run(relation, run).await;
+        }
+        self.close_copy().await?;
+        for row in run.rows() {
+            if self.careful && relation.has_key() {
+                let key = key_of(relation, &run.rows, row);
+                if self.delete_row(relation, key).await? > 0 {
+                    self.counts(relation).conflicts += 1;
+                }
+            }
+            self.insert_row(relation, &run.rows, row).await?;
+        }
+        Ok(())
+    }
+
+    async fn insert_row(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        row: Row<'_>,
+    ) -> Result<()> {
+        let statement = self.statement(relation, Shape::Insert).await?;
+        let values = values(relation, rows, row.fields());
+        let expect = Expect::Inserted(Arc::clone(relation));
+        self.pipeline.send_row(&statement, values, expect).await;
+        self.settle_some().await
+    }
+
+    pub(super) async fn update(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
+        self.close_copy().await?;
+        self.counts(relation).updates += u64::from(run.row_count);
+        for row in run.updated_rows() {
+            if !row.unknown.is_empty() {
+                return Err(Error::new(Kind::Protocol, "a row has to be read again")
+                    .context(format!("table {}", target_name(relation))));
+            }
+            let assigned: Vec<usize> =
+                statement::assigned_columns(relation, row.old.is_some(), |at| {
+                    !row.unchanged.contains(at)
+                })
+                .collect();
+            if assigned.is_empty() {
+                continue;
+            }
+            match self.careful {
+                true => self.update_carefully(relation, &run.rows, row, assigned).await?,
+                false => self.update_row(relation, &run.rows, row, assigned).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn update_row(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        row: UpdatedRow<'_>,
+        assigned: Vec<usize>,
+    ) -> Result<()> {
+        let fields: Vec<_> = row.new.fields().collect();
+        let mut parameters = values(relation, rows, assigned.iter().map(|&at| fields[at]));
+        match row.old {
+            Some(old) => parameters.extend(values(relation, rows, old.fields())),
+            None => parameters.extend(key_of(relation, rows, row.new)),
+        }
+        let statement = self.statement(relation, Shape::Update(assigned)).await?;
+        let expect = Expect::Updated(Arc::clone(relation));
+        self.pipeline.send_row(&statement, parameters, expect).await;
+        self.settle_some().await
+    }
+
+    /// Makes room under the new key, updates, and inserts the row if there was none.
+    async fn update_carefully(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        row: UpdatedRow<'_>,
+        assigned: Vec<usize>,
+    ) -> Result<()> {
+        if row.old.is_some() && relation.has_key() {
+            let key = key_of(relation, rows, row.new);
+            if self.delete_row(relation, key).await? > 0 {
+                self.counts(relation).conflicts += 1;
+            }
+        }
+        match self.update_row(relation, rows, row, assigned).await {
+            Err(error) if error.kind() == Kind::RowMissing && row.unchanged.is_empty() => {
+                self.counts(relation).conflicts += 1;
+                self.insert_row(relation, rows, row.new).await
+            }
+            result => result,
+        }
+    }
+
+    pub(super) async fn delete(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
+        self.close_copy().await?;
+        self.counts(relation).deletes += u64::from(run.row_count);
+        let statement = self.statement(relation, Shape::Delete).await?;
+        for row in run.rows() {
+            let values = values(relation, &run.rows, row.fields());
+            let expect = Expect::Deleted(Arc::clone(relation));
+            self.pipeline.send_row(&statement, values, expect).await;
+            self.settle_some().await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes at once and says how many rows there were.
+    async fn delete_row(&mut self, relation: &Arc<Relation>, key: Vec<Value>) -> Result<u64> {
+        let statement = self.statement(relation, Shape::Delete).await?;
+        self.settle(0).await?;
+        Ok(self.pipeline.client().execute_raw(&statement, key).await?)
+    }
+
+    pub(super) async fn truncate(&mut self, relations: &[Arc<Relation>]) -> Result<()> {
+        self.close_copy().await?;
+        let sql = statement::truncate(relations.iter().map(AsRef::as_ref));
+        self.pipeline.send_simple(sql).await;
+        self.settle_some().await
+    }
+
+    async fn copy_run(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
+        if self.copy.as_ref().is_none_or(|copy| copy.relation != *relation) {
+            self.close_copy().await?;
+            let statement = self.statement(relation, Shape::Copy).await?;
+            let client = Arc::clone(self.pipeline.client());
+            let mut sink = Box::pin(client.copy_in::<_, Bytes>(&statement).await?);
+            if relation.format == RowFormat::Binary {
+                sink.feed(Bytes::from_static(COPY_HEAD)).await?;
+            }
+            self.copy = Some(OpenCopy { relation: Arc::clone(relation), sink });
+        }
+        let rows = match relation.format {
+            RowFormat::Binary => run.rows.clone(),
+            RowFormat::Text => text_rows(run),
+        };
+        let copy = self.copy.as_mut().expect("opened above");
+        copy.sink.feed(rows).await?;
+        Ok(())
+    }
+
+    pub(super) async fn close_copy(&mut self) -> Result<()> {
+        let Some(mut copy) = self.copy.take() else { return Ok(()) };
+        let table = target_name(&copy.relation);
+        let named =
+            |error: tokio_postgres::Error| Error::from(error).context(format!("table {table}"));
+        if copy.relation.format == RowFormat::Binary {
+            copy.sink.feed(Bytes::from_static(COPY_TAIL)).await.map_err(named)?;
+        }
+        copy.sink.as_mut().finish().await.map_err(named)?;
+        Ok(())
+    }
+
+    async fn settle_some(&mut self) -> Result<()> {
+        if self.careful {
+            return self.settle(0).await;
+        }
+        match self.pipeline.len() > IN_FLIGHT_MAX {
+            true => self.settle(IN_FLIGHT_MAX / 2).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Reads results until no more than `keep` statements are in flight.
+    pub(super) async fn settle(&mut self, keep: usize) -> Result<()> {
+        while self.pipeline.len() > keep {
+            let Some((result, expect)) = self.pipeline.next().await else { break };
+            self.judge(result, expect)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, result: Result<u64>, expect: Expect) -> Result<()> {
+        match expect {
+            Expect::Anything => result.map(drop),
+            Expect::Progress => result.map(drop).map_err(progress_moved),
+            Expect::Inserted(relation) => result.map(drop).map_err(|error| named(error, &relation)),
+            Expect::Updated(relation) => match result.map_err(|error| named(error, &relation))? {
+                0 => Err(row_missing(&relation)),
+                _ => Ok(()),
+            },
+            Expect::Deleted(relation) => {
+                if result.map_err(|error| named(error, &relation))? == 0 {
+                    self.counts(&relation).conflicts += 1;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The first error of those in flight: what came after a failed statement fails because of it.
+    pub(super) async fn root_cause(&mut self, error: Error) -> Error {
+        match self.settle(0).await {
+            Err(first) if error.sqlstate_code() == Some("25P02") => first,
+            _ => error,
+        }
+    }
+
+    fn counts(&mut self, relation: &Relation) -> &mut Counts {
+        self.counts.entry(relation.oid).or_default()
+    }
+
+    async fn statement(&mut self, relation: &Arc<Relation>, shape: Shape) -> Result<Statement> {
+        let fresh = || Table { relation: Arc::clone(relation), statements: HashMap::new() };
+        let table = self.tables.entry(relation.oid).or_insert_with(fresh);
+        if table.relation != *relation {
+            *table = fresh();
+        }
+        if let Some(statement) = table.statements.get(&shape) {
+            return Ok(statement.clone());
+        }
+        let sql = match &shape {
+            Shape::Copy => statement::copy(relation),
+            Shape::Insert => statement::insert(relation),
+            Shape::Delete => statement::delete(relation),
+            Shape::Update(assigned) => statement::update(relation, assigned),
+        };
+        let statement = self.pipeline.client().prepare(&sql).await;
+        let statement = statement.map_err(|error| named(error.into(), relation))?;
+        table.statements.insert(shape, statement.clone());
+        Ok(statement)
+    }
+}
+
+fn values<'a>(
+    relation: &Relation,
+    rows: &Bytes,
+    fields: impl Iterator<Item = Option<&'a [u8]>>,
+) -> Vec<Value> {
+    fields.map(|field| Value::new(relation.format, rows, field)).collect()
+}
+
+/// The key of a whole row, as parameters.
+fn key_of(relation: &Relation, rows: &Bytes, row: Row<'_>) -> Vec<Value> {
+    let key = relation.columns.iter().zip(row.fields()).filter(|(column, _)| column.key);
+    values(relation, rows, key.map(|(_, field)| field))
+}
+
+fn target_name(relation: &Relation) -> String {
+    quote_table(&relation.target_schema, &relation.target_name)
+}
+
+fn named(error: Error, relation: &Relation) -> Error {
+    error.context(format!("table {}", target_name(relation)))
+}
+
+fn row_missing(relation: &Relation) -> Error {
+    Error::new(Kind::RowMissing, "an update finds no row on the target")
+        .context(format!("table {}", target_name(relation)))
+        .hint("Something else changed the target. Load the table again with trem.reload_table.")
+}
+
+fn progress_moved(error: Error) -> Error {
+    if error.sqlstate_code() != Some("22012") {
+        return error;
+    }
+    Error::new(Kind::Taken, "the task's progress on the target is not where this applier left it")
+        .hint("Another applier took the task over, or the target was restored.")
+}
+
+/// The rows of a text relation as COPY's text format has them.
+fn text_rows(run: &Run) -> Bytes {
+    let mut out = BytesMut::with_capacity(run.rows.len());
+    for row in run.rows() {
+        for (at, field) in row.fields().enumerate() {
+            if at > 0 {
+                out.put_u8(b'\t');
+            }
+            match field {
+                None => out.extend_from_slice(b"\\N"),
+                Some(field) => put_escaped(&mut out, field),
+            }
+        }
+        out.put_u8(b'\n');
+    }
+    out.freeze()
+}
+
+fn put_escaped(out: &mut BytesMut, field: &[u8]) {
+    for &byte in field {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            _ => out.put_u8(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trem_wire::row::RowWriter;
+
+    #[test]
+    fn text_rows_are_escaped_as_copy_wants_them() {
+        let mut rows = Vec::new();
+        let mut writer = RowWriter::new(&mut rows, 3);
+        writer.field(b"a\tb\\c\nd\r");
+        writer.null();
+        writer.field("ção".as_bytes());
+        let run = Run { relation: 1, row_count: 1, rows: rows.into() };
+        assert_eq!(text_rows(&run), Bytes::from("a\\tb\\\\c\\nd\\r\t\\N\tção\n"));
+    }
+}

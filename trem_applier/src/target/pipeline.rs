@@ -1,0 +1,149 @@
+//! Statements sent ahead of their results.
+//!
+//! A statement is on its way as soon as it is sent; its result is read later, in the order of
+//! sending. tokio-postgres writes a request on the first poll of its future, so each future is polled
+//! once when it is sent and then waits its turn here.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type};
+use tokio_postgres::Statement;
+use trem_wire::message::{Relation, RowFormat};
+
+use crate::connect::Client;
+use crate::error::Result;
+
+/// A result, or an error, or not there yet.
+pub(super) type Sent =
+    Pin<Box<dyn Future<Output = std::result::Result<u64, tokio_postgres::Error>> + Send>>;
+
+/// What a statement's row count must be, and for which table it is counted.
+pub(super) enum Expect {
+    /// BEGIN, COMMIT, TRUNCATE: the count means nothing.
+    Anything,
+    /// The compare-and-set: fails by itself when progress is not ours.
+    Progress,
+    Inserted(Arc<Relation>),
+    Updated(Arc<Relation>),
+    Deleted(Arc<Relation>),
+}
+
+struct InFlight {
+    state: State,
+    expect: Expect,
+}
+
+enum State {
+    /// Taken out to be awaited; the lock only makes it shareable between threads.
+    Waiting(Mutex<Sent>),
+    Done(std::result::Result<u64, tokio_postgres::Error>),
+}
+
+pub(super) struct Pipeline {
+    client: Arc<Client>,
+    in_flight: VecDeque<InFlight>,
+}
+
+impl Pipeline {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Pipeline { client, in_flight: VecDeque::new() }
+    }
+
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) async fn send(&mut self, mut sent: Sent, expect: Expect) {
+        let state = match poll_immediate(&mut sent).await {
+            Some(result) => State::Done(result),
+            None => State::Waiting(Mutex::new(sent)),
+        };
+        self.in_flight.push_back(InFlight { state, expect });
+    }
+
+    pub(super) async fn send_simple(&mut self, sql: String) {
+        let client = Arc::clone(&self.client);
+        let sent = async move { client.batch_execute(&sql).await.map(|()| 0) };
+        self.send(Box::pin(sent), Expect::Anything).await;
+    }
+
+    pub(super) async fn send_row(
+        &mut self,
+        statement: &Statement,
+        values: Vec<Value>,
+        expect: Expect,
+    ) {
+        let client = Arc::clone(&self.client);
+        let statement = statement.clone();
+        let sent = async move { client.execute_raw(&statement, values).await };
+        self.send(Box::pin(sent), expect).await;
+    }
+
+    /// The result of the oldest statement; `None` when none is in flight.
+    pub(super) async fn next(&mut self) -> Option<(Result<u64>, Expect)> {
+        let InFlight { state, expect } = self.in_flight.pop_front()?;
+        let result = match state {
+            State::Done(result) => result,
+            State::Waiting(sent) => sent.into_inner().expect("nobody holds the lock").await,
+        };
+        Some((result.map_err(Into::into), expect))
+    }
+}
+
+/// A field of a row on its way into a parameter, as its bytes are.
+#[derive(Debug)]
+pub(super) struct Value {
+    bytes: Option<Bytes>,
+    format: RowFormat,
+}
+
+impl Value {
+    /// `field` lies within `rows`, and shares its memory.
+    pub(super) fn new(format: RowFormat, rows: &Bytes, field: Option<&[u8]>) -> Self {
+        Value { bytes: field.map(|field| rows.slice_ref(field)), format }
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match &self.bytes {
+            None => Ok(IsNull::Yes),
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                Ok(IsNull::No)
+            }
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.to_sql(ty, out)
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        match self.format {
+            RowFormat::Binary => Format::Binary,
+            RowFormat::Text => Format::Text,
+        }
+    }
+}

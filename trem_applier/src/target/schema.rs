@@ -1,0 +1,297 @@
+//! The target's tables: whether they can take the task, their creation, and what comes after a copy
+//! (key, indexes, statistics).
+//!
+//! Checks write nothing and find everything at once. Creation happens in the transaction that makes
+//! the task's first record, so either all of it is there or none.
+
+use std::collections::HashMap;
+
+use postgres_protocol::escape::escape_identifier;
+use trem_wire::definition::{DefinedColumn, DefinedTable, Definition, TargetTables};
+
+use super::quote_table;
+use crate::check::Finding;
+use crate::connect::Client;
+use crate::error::{Error, Result};
+
+/// A table that is already there, as the target's catalog has it.
+struct Existing {
+    oid: u32,
+    kind: String,
+    columns: HashMap<String, ExistingColumn>,
+}
+
+struct ExistingColumn {
+    type_name: String,
+    generated: bool,
+    /// A row that leaves it out is refused.
+    required: bool,
+}
+
+/// Everything that keeps `tables` from being loaded here. `fresh`: not loaded before, so rows in
+/// them are not the task's own.
+pub async fn check(
+    client: &Client,
+    definition: &Definition,
+    tables: &[&DefinedTable],
+) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for table in tables {
+        let name = quote_table(&table.target_schema, &table.target_name);
+        match find(client, table).await? {
+            Some(existing) => {
+                check_existing(client, definition, table, &existing, &name, &mut findings).await?;
+            }
+            None if definition.options.target_tables == TargetTables::Keep
+                || !definition.mode.has_full_load() =>
+            {
+                findings.push(
+                    Finding::error(&name, "target_table", "the table is not on the target").hint(
+                        "Create it, or set the task's option target_tables to create and its \
+                         mode to one with a full load.",
+                    ),
+                );
+            }
+            None => check_creation(client, table, &name, &mut findings).await?,
+        }
+    }
+    Ok(findings)
+}
+
+async fn find(client: &Client, table: &DefinedTable) -> Result<Option<Existing>> {
+    let sql = "SELECT c.oid, c.relkind::text FROM pg_class c
+               JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2";
+    let Some(row) = client.query_opt(sql, &[&table.target_schema, &table.target_name]).await?
+    else {
+        return Ok(None);
+    };
+    let (oid, kind): (u32, String) = (row.get(0), row.get(1));
+    let sql = "SELECT attname, format_type(atttypid, atttypmod), attgenerated <> '',
+                      attnotnull AND NOT atthasdef AND attidentity = ''
+               FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+    let columns = client.query(sql, &[&oid]).await?;
+    let columns = columns.iter().map(|row| {
+        let column =
+            ExistingColumn { type_name: row.get(1), generated: row.get(2), required: row.get(3) };
+        (row.get(0), column)
+    });
+    Ok(Some(Existing { oid, kind, columns: columns.collect() }))
+}
+
+async fn check_existing(
+    client: &Client,
+    definition: &Definition,
+    table: &DefinedTable,
+    existing: &Existing,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    if !matches!(existing.kind.as_str(), "r" | "p") {
+        let message = "the name is taken by something that is not a table";
+        findings.push(
+            Finding::error(name, "target_table", message)
+                .hint("Choose another name with trem.rename_table."),
+        );
+        return Ok(());
+    }
+    check_columns(table, existing, name, findings);
+    let missing = missing_rights(client, existing.oid).await?;
+    if !missing.is_empty() {
+        let message = format!("the target endpoint's role lacks {missing} on the table");
+        findings.push(
+            Finding::error(name, "target_rights", message)
+                .hint(format!("GRANT {missing} ON {name} TO the role of the target endpoint.")),
+        );
+        return Ok(());
+    }
+    let must_be_empty =
+        definition.mode.has_full_load() && definition.options.target_tables == TargetTables::Create;
+    let sql = format!("SELECT EXISTS (SELECT FROM {name})");
+    if must_be_empty && client.query_one(&sql, &[]).await?.get(0) {
+        findings.push(Finding::error(name, "target_rows", "the target table has rows").hint(
+            "Empty it, or set the task's option target_tables to truncate (empties it) or \
+                 keep (adds to it).",
+        ));
+    }
+    Ok(())
+}
+
+async fn missing_rights(client: &Client, oid: u32) -> Result<String> {
+    let sql = "SELECT coalesce(string_agg(p, ', '), '')
+               FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p
+               WHERE NOT has_table_privilege($1::oid, p)";
+    Ok(client.query_one(sql, &[&oid]).await?.get(0))
+}
+
+fn check_columns(
+    table: &DefinedTable,
+    existing: &Existing,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) {
+    for column in &table.columns {
+        if let Some(message) = column_differs(column, existing) {
+            findings.push(Finding::error(name, "target_columns", message).hint(
+                "Alter the target table, drop it so that it is created, or change the task's \
+                 rules.",
+            ));
+        }
+    }
+    let unknown = existing.columns.iter().filter(|(name, column)| {
+        column.required && !table.columns.iter().any(|defined| defined.name == **name)
+    });
+    for (column, _) in unknown {
+        let message =
+            format!("column \"{column}\" must have a value, and the task has none for it");
+        findings.push(
+            Finding::error(name, "target_columns", message)
+                .hint("Drop the column's NOT NULL, or give it a default."),
+        );
+    }
+}
+
+fn column_differs(column: &DefinedColumn, existing: &Existing) -> Option<String> {
+    let DefinedColumn { name, type_name, .. } = column;
+    match existing.columns.get(name) {
+        None => Some(format!("column \"{name}\" ({type_name}) is missing on the target")),
+        Some(there) if there.generated => {
+            Some(format!("column \"{name}\" is generated on the target, so it takes no values"))
+        }
+        Some(there) if there.type_name != *type_name => Some(format!(
+            "column \"{name}\" is {} on the target and {type_name} in the task",
+            there.type_name
+        )),
+        Some(_) => None,
+    }
+}
+
+async fn check_creation(
+    client: &Client,
+    table: &DefinedTable,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let sql = "SELECT CASE WHEN to_regnamespace(quote_ident($1)) IS NULL
+                   THEN has_database_privilege(current_database(), 'CREATE')
+                   ELSE has_schema_privilege($1, 'CREATE') AND has_schema_privilege($1, 'USAGE')
+               END";
+    if !client.query_one(sql, &[&table.target_schema]).await?.get::<_, bool>(0) {
+        let schema = escape_identifier(&table.target_schema);
+        let message = "the target endpoint's role may not create the table";
+        findings.push(Finding::error(name, "target_rights", message).hint(format!(
+            "Grant it CREATE and USAGE on schema {schema}, or CREATE on the database if the \
+             schema is not there."
+        )));
+    }
+    Ok(())
+}
+
+/// Creates types, schemas and tables that are not there.
+pub async fn create(
+    client: &Client,
+    definition: &Definition,
+    tables: &[&DefinedTable],
+) -> Result<()> {
+    for ty in &definition.types {
+        let sql = "SELECT to_regtype($1) IS NOT NULL";
+        if client.query_one(sql, &[&ty.name]).await?.get(0) {
+            continue;
+        }
+        create_schema(client, &ty.schema).await?;
+        let result = client.batch_execute(&ty.create_statement).await;
+        result.map_err(|error| {
+            Error::from(error).context(format!("creating type {} on the target", ty.name))
+        })?;
+    }
+    for table in tables {
+        if find(client, table).await?.is_some() {
+            continue;
+        }
+        create_schema(client, &table.target_schema).await?;
+        let name = quote_table(&table.target_schema, &table.target_name);
+        let result = client.batch_execute(&table.create_statement).await;
+        result.map_err(|error| {
+            Error::from(error).context(format!("creating table {name} on the target"))
+        })?;
+    }
+    Ok(())
+}
+
+async fn create_schema(client: &Client, schema: &str) -> Result<()> {
+    let sql = "SELECT to_regnamespace(quote_ident($1)) IS NULL";
+    if client.query_one(sql, &[&schema]).await?.get(0) {
+        let sql = format!("CREATE SCHEMA {}", escape_identifier(schema));
+        client.batch_execute(&sql).await?;
+    }
+    Ok(())
+}
+
+/// Builds the key and the indexes that the table does not have yet.
+pub async fn create_indexes(client: &Client, table: &DefinedTable) -> Result<()> {
+    let name = quote_table(&table.target_schema, &table.target_name);
+    for index in &table.index_statements {
+        let has = match index.key {
+            true => has_key(client, &name, table).await?,
+            false => has_index(client, &name, &index.name).await?,
+        };
+        if has {
+            continue;
+        }
+        client.batch_execute(&index.create_statement).await.map_err(|error| {
+            Error::from(error).context(format!("creating index \"{}\" on {name}", index.name))
+        })?;
+    }
+    Ok(())
+}
+
+async fn has_index(client: &Client, table: &str, index: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (
+                   SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                   WHERE i.indrelid = $1::text::regclass AND c.relname = $2)";
+    Ok(client.query_one(sql, &[&table, &index]).await?.get(0))
+}
+
+/// Whether some unique index stands on exactly the key columns.
+async fn has_key(client: &Client, name: &str, table: &DefinedTable) -> Result<bool> {
+    let sql = "SELECT EXISTS (
+                   SELECT FROM pg_index i
+                   WHERE i.indrelid = $1::text::regclass AND i.indisunique AND i.indimmediate
+                     AND i.indpred IS NULL AND i.indexprs IS NULL
+                     AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\")
+                          FROM pg_attribute a
+                          WHERE a.attrelid = i.indrelid
+                            AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])) = $2)";
+    let mut key: Vec<&str> =
+        table.columns.iter().filter(|column| column.key).map(|c| c.name.as_str()).collect();
+    key.sort_unstable();
+    Ok(client.query_one(sql, &[&name, &key]).await?.get(0))
+}
+
+/// `COPY … FROM STDIN` for the table's columns, in the definition's order.
+pub fn copy_statement(table: &DefinedTable) -> String {
+    let columns: Vec<_> = table.columns.iter().map(|c| escape_identifier(&c.name)).collect();
+    let format = match table.row_format {
+        trem_wire::definition::DefinedRowFormat::Binary => "binary",
+        trem_wire::definition::DefinedRowFormat::Text => "text",
+    };
+    let name = quote_table(&table.target_schema, &table.target_name);
+    format!("COPY {name} ({}) FROM STDIN (FORMAT {format})", columns.join(", "))
+}
+
+/// As [`check`], leaving out tables that are loaded already: for `trem-applier check`.
+pub async fn check_new(
+    client: &Client,
+    definition: &Definition,
+    tables: &[&DefinedTable],
+) -> Result<Vec<Finding>> {
+    let known = "SELECT to_regclass('trem_target.table_state') IS NOT NULL";
+    if !client.query_one(known, &[]).await?.get::<_, bool>(0) {
+        return check(client, definition, tables).await;
+    }
+    let records = super::progress::read_tables(client, &definition.task_id).await?;
+    let is_new =
+        |table: &&&DefinedTable| !records.iter().any(|record| record.source_oid == table.oid);
+    let new: Vec<_> = tables.iter().filter(is_new).copied().collect();
+    check(client, definition, &new).await
+}

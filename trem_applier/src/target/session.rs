@@ -1,0 +1,290 @@
+//! The session that applies: carries out the actions of [`apply`](crate::apply) on the target.
+//!
+//! # One target transaction
+//! ```text
+//! BEGIN; compare-and-set progress; changes in source order ...; [progress]; COMMIT
+//! ```
+//! The compare-and-set is the first statement. When the group's end is at hand it writes the new
+//! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one, and
+//! the new one is written last. A position that is not what we recorded makes it fail (division by
+//! zero, SQLSTATE 22012), which aborts the transaction on the server: so everything after it may be
+//! sent without waiting, and nothing of it can be committed.
+//!
+//! # Pipelining
+//! Statements are sent without waiting for their results; results are read in order, at the latest
+//! before COMMIT is trusted. Long runs of inserts go through COPY, undecoded.
+//!
+//! # After an error
+//! The session is dropped, and with it the server rolls back. The stream starts again at
+//! `applied_lsn`; nothing is redone from memory. `careful` then applies the same changes one by one:
+//! an insert of a row that is there and an update of a row that is missing become upserts, and are
+//! counted.
+//!
+//! # Durability
+//! Commits are asynchronous. After each one the position of the target's own WAL is read; the
+//! group's `applied_lsn` may be confirmed to the source once the target has flushed past it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio_postgres::types::{PgLsn, Type};
+use tokio_postgres::Statement;
+use trem_wire::Lsn;
+use uuid::Uuid;
+
+use super::changes::{Changes, Counts};
+use super::pipeline::{Expect, Pipeline};
+use super::progress;
+use crate::apply::Action;
+use crate::connect::{connect, Client};
+use crate::conninfo::ConnInfo;
+use crate::error::{Error, Result};
+
+pub struct Session {
+    client: Arc<Client>,
+    task_id: String,
+    owner: Uuid,
+    /// The position that the open or next transaction starts from.
+    applied_lsn: Lsn,
+    transaction: Transaction,
+    compare_and_set: Option<Statement>,
+    changes: Changes,
+    /// Applied positions with the target's WAL position that makes each durable.
+    unflushed: VecDeque<(Lsn, Lsn)>,
+    durable_lsn: Lsn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transaction {
+    Closed,
+    /// The compare-and-set has written the group's last position.
+    Recorded,
+    /// The old position is proven and locked; the new one is still to be written.
+    Locked,
+}
+
+impl Session {
+    /// Opens the session in which changes are applied. Takes no lock yet.
+    pub async fn open(info: &ConnInfo, task: &str, task_id: &str) -> Result<Self> {
+        let info = info.with_application_name(&format!("trem:{task}:apply"));
+        let client = connect(&info).await?;
+        client.batch_execute("SET synchronous_commit = off; SET lock_timeout = 0").await?;
+        // Without the right to it, triggers fire and foreign keys are checked, in source order.
+        let replica = "SET session_replication_role = replica";
+        if let Err(error) = client.batch_execute(replica).await {
+            tracing::info!(
+                task = %task,
+                "triggers and foreign keys of the target stay active: {}",
+                Error::from(error)
+            );
+        }
+        let client = Arc::new(client);
+        Ok(Session {
+            changes: Changes::new(Pipeline::new(Arc::clone(&client))),
+            client,
+            task_id: task_id.to_owned(),
+            owner: Uuid::new_v4(),
+            applied_lsn: Lsn::INVALID,
+            transaction: Transaction::Closed,
+            compare_and_set: None,
+            unflushed: VecDeque::new(),
+            durable_lsn: Lsn::INVALID,
+        })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn owner(&self) -> Uuid {
+        self.owner
+    }
+
+    /// Takes the task's advisory lock if it is free; it goes with the session.
+    pub async fn try_lock(&self) -> Result<bool> {
+        let key = progress::lock_key(&self.task_id);
+        let row = self.client.query_one("SELECT pg_try_advisory_lock($1)", &[&key]).await?;
+        Ok(row.get(0))
+    }
+
+    /// Waits for the task's advisory lock.
+    pub async fn lock(&self) -> Result<()> {
+        let key = progress::lock_key(&self.task_id);
+        self.client.execute("SELECT pg_advisory_lock($1)", &[&key]).await?;
+        Ok(())
+    }
+
+    /// Takes the task over and says from where changes are applied: the durable `applied_lsn`.
+    pub async fn start(&mut self, applied_lsn: Lsn, timeline: u32, careful: bool) -> Result<()> {
+        self.client.batch_execute("SET synchronous_commit = on").await?;
+        progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
+        self.client.batch_execute("SET synchronous_commit = off").await?;
+        self.applied_lsn = applied_lsn;
+        self.durable_lsn = applied_lsn;
+        self.changes.careful = careful;
+        Ok(())
+    }
+
+    pub fn set_careful(&mut self, careful: bool) {
+        self.changes.careful = careful;
+    }
+
+    /// The last position that was committed.
+    pub fn applied_lsn(&self) -> Lsn {
+        self.applied_lsn
+    }
+
+    /// The last position that survives a crash of the target: it may be confirmed to the source.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.durable_lsn
+    }
+
+    /// By table OID, since the session began.
+    pub fn counts(&self) -> &HashMap<u32, Counts> {
+        &self.changes.counts
+    }
+
+    /// Carries out actions in order. After an error the session must not be used again.
+    pub async fn execute(&mut self, actions: Vec<Action>) -> Result<()> {
+        let mut commits: VecDeque<Lsn> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Commit { applied_lsn, .. } => Some(*applied_lsn),
+                _ => None,
+            })
+            .collect();
+        for action in actions {
+            let end = commits.front().copied();
+            if matches!(action, Action::Commit { .. }) {
+                commits.pop_front();
+            }
+            if let Err(error) = self.carry_out(action, end).await {
+                return Err(self.changes.root_cause(error).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, action: Action, end: Option<Lsn>) -> Result<()> {
+        match action {
+            Action::Insert(relation, run) => {
+                self.begin(end).await?;
+                self.changes.insert(&relation, &run).await
+            }
+            Action::Update(relation, run) => {
+                self.begin(end).await?;
+                self.changes.update(&relation, &run).await
+            }
+            Action::Delete(relation, run) => {
+                self.begin(end).await?;
+                self.changes.delete(&relation, &run).await
+            }
+            Action::Truncate(relations) => {
+                self.begin(end).await?;
+                self.changes.truncate(&relations).await
+            }
+            Action::Commit { applied_lsn, .. } => {
+                self.begin(end).await?;
+                self.commit(applied_lsn).await
+            }
+            Action::Advance { applied_lsn } => {
+                self.begin(Some(applied_lsn)).await?;
+                self.commit(applied_lsn).await
+            }
+            Action::Barrier { .. } => Ok(()),
+        }
+    }
+
+    async fn begin(&mut self, end: Option<Lsn>) -> Result<()> {
+        if self.transaction != Transaction::Closed {
+            return Ok(());
+        }
+        self.changes.pipeline.send_simple("BEGIN".to_owned()).await;
+        self.transaction = match end {
+            Some(end) => {
+                self.send_progress(end).await?;
+                Transaction::Recorded
+            }
+            None => {
+                self.send_progress(self.applied_lsn).await?;
+                Transaction::Locked
+            }
+        };
+        Ok(())
+    }
+
+    /// The compare-and-set. Fails on the server when the row is not ours at that position.
+    async fn send_progress(&mut self, new: Lsn) -> Result<()> {
+        const SQL: &str = "WITH moved AS (
+                UPDATE trem_target.progress SET applied_lsn = $4, updated_at = now()
+                WHERE task_id = $1::text::uuid AND applied_lsn = $2 AND owner = $3::text::uuid
+                RETURNING 1)
+            SELECT 1 / count(*) FROM moved";
+        let statement = match &self.compare_and_set {
+            Some(statement) => statement.clone(),
+            None => {
+                let types = [Type::TEXT, Type::PG_LSN, Type::TEXT, Type::PG_LSN];
+                let statement = self.client.prepare_typed(SQL, &types).await?;
+                self.compare_and_set.insert(statement).clone()
+            }
+        };
+        let client = Arc::clone(&self.client);
+        let (task_id, owner) = (self.task_id.clone(), self.owner.to_string());
+        let (old, new) = (PgLsn::from(self.applied_lsn.0), PgLsn::from(new.0));
+        let sent = async move { client.execute(&statement, &[&task_id, &old, &owner, &new]).await };
+        self.changes.pipeline.send(Box::pin(sent), Expect::Progress).await;
+        Ok(())
+    }
+
+    async fn commit(&mut self, applied_lsn: Lsn) -> Result<()> {
+        self.changes.close_copy().await?;
+        if self.transaction == Transaction::Locked {
+            self.send_progress(applied_lsn).await?;
+        }
+        self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
+        self.changes.settle(0).await?;
+        self.transaction = Transaction::Closed;
+        self.applied_lsn = applied_lsn;
+        self.note_flush(Some(applied_lsn)).await
+    }
+
+    /// Looks how far the target has flushed. To be called now and then while nothing is applied.
+    pub async fn check_flush(&mut self) -> Result<()> {
+        match self.unflushed.is_empty() {
+            true => Ok(()),
+            false => self.note_flush(None).await,
+        }
+    }
+
+    async fn note_flush(&mut self, applied: Option<Lsn>) -> Result<()> {
+        let sql = "SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()";
+        let row = self.client.query_one(sql, &[]).await?;
+        let [inserted, flushed] = [0, 1].map(|at| Lsn(row.get::<_, PgLsn>(at).into()));
+        if let Some(applied) = applied {
+            self.unflushed.push_back((applied, inserted));
+        }
+        while let Some(&(applied, needed)) = self.unflushed.front() {
+            if needed > flushed {
+                break;
+            }
+            self.durable_lsn = applied;
+            self.unflushed.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Makes everything committed so far durable now, for a clean end.
+    pub async fn flush(&mut self) -> Result<()> {
+        if self.unflushed.is_empty() {
+            return Ok(());
+        }
+        self.client.batch_execute("SET synchronous_commit = on").await?;
+        let touch = "UPDATE trem_target.progress SET updated_at = now()
+                     WHERE task_id = $1::text::uuid";
+        self.client.execute(touch, &[&self.task_id]).await?;
+        self.client.batch_execute("SET synchronous_commit = off").await?;
+        self.durable_lsn = self.applied_lsn;
+        self.unflushed.clear();
+        Ok(())
+    }
+}

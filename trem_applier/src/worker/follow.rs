@@ -1,0 +1,384 @@
+//! Following the slot: stream in, actions out, positions back.
+//!
+//! # Order
+//! A change is applied, its group committed, the commit flushed by the target, and only then its
+//! position confirmed to the source. Idle positions take the same way: recorded first, at most every
+//! few seconds, then confirmed. So the slot's `confirmed_flush_lsn` is never past the durable
+//! `applied_lsn`, whatever dies when.
+//!
+//! # When a group fails
+//! A constraint that refuses a row, or a row that is not there, rolls the group back. The stream is
+//! opened again at `applied_lsn` and the same transactions are applied one by one, carefully: rows
+//! that are not as the source had them are put right and counted. If that fails too, it is the
+//! task's error, with the transaction's position.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::time::{interval, MissedTickBehavior};
+use trem_wire::compress::Compression;
+use trem_wire::definition::Definition;
+use trem_wire::slot_name;
+use uuid::Uuid;
+
+use super::prepare::start_over;
+use super::{applied, Outcome, Run};
+use crate::apply::{Action, Apply, Event, Limits, Snapshot, Window};
+use crate::error::{Error, Kind, Result};
+use crate::report::Phase;
+use crate::source::control::Control;
+use crate::source::replication::ReplicationConnection;
+use crate::source::stream::{Stream, StreamEvent};
+use crate::target::progress::{self, Progress};
+use crate::target::session::Session;
+use crate::target::Counts;
+
+/// How often idle positions are recorded on the target.
+const IDLE_RECORD_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the target's flush position is looked at, and the state reported.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the slot's held WAL is compared with `wal_keep_bytes`.
+const WAL_CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for the end of the open source transaction; then it is rolled back.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Messages are carried out when they hold this much, even if more is at hand.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Everything that can wake the loop.
+enum Wake {
+    Stream(StreamEvent),
+    Tick,
+    Changed,
+    Stop,
+}
+
+/// The state of one stream.
+struct Follow {
+    apply: Apply,
+    stream: Stream,
+    /// The barrier to reach, with `--until-caught-up` or in mode full_load.
+    barrier: Option<Barrier>,
+    counts: HashMap<u32, Counts>,
+    recorded_at: Instant,
+    /// The source asks for our position: a server that shuts down waits for it.
+    record_now: bool,
+    checked_at: Instant,
+    /// Finish the open group, then end like this.
+    ending: Option<Ending>,
+    stop_by: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    CaughtUp,
+    DefinitionChanged,
+    Stopped,
+}
+
+struct Barrier {
+    token: String,
+    seen: bool,
+}
+
+impl Run {
+    /// Follows the slot until there is a reason to end. `None`: the definition changed.
+    pub(super) async fn follow(
+        &mut self,
+        definition: &Definition,
+        progress: &Progress,
+    ) -> Result<Option<Outcome>> {
+        loop {
+            let mut follow = self.open(definition, progress).await?;
+            let result = self.follow_stream(definition, &mut follow).await;
+            let error = match result {
+                Ok(ending) => {
+                    follow.stream.finish().await?;
+                    return Ok(match ending {
+                        Ending::CaughtUp => Some(Outcome::CaughtUp),
+                        Ending::Stopped => Some(Outcome::Stopped),
+                        Ending::DefinitionChanged => None,
+                    });
+                }
+                Err(error) => error,
+            };
+            if error.kind() == Kind::DefinitionNotCurrent {
+                return Ok(None);
+            }
+            if error.kind() == Kind::WalKept {
+                follow.stream.finish().await?;
+                self.drop_slot().await?;
+                return Err(error);
+            }
+            let open = follow.apply.open_transaction().map(|begin| begin.commit_lsn);
+            let failed_at = open.unwrap_or_else(|| follow.apply.applied_lsn());
+            let may_be_mended = matches!(error.kind(), Kind::Refused | Kind::RowMissing);
+            if !may_be_mended || self.careful_until >= failed_at {
+                return Err(error.context(format!("transaction at {failed_at}")));
+            }
+            tracing::info!(task = %self.name(), at = %failed_at, "applied again carefully: {error}");
+            self.careful_until = failed_at;
+            drop(follow);
+            self.reopen_session().await?;
+        }
+    }
+
+    /// A session in which a statement failed is thrown away, with its transaction.
+    async fn reopen_session(&mut self) -> Result<()> {
+        let task = &self.worker.task;
+        let session = Session::open(&self.target, &task.name, &task.task_id).await?;
+        // The lock is free as soon as the server notices that the old session is gone.
+        let old = std::mem::replace(&mut self.session, session);
+        drop(old);
+        self.session.lock().await
+    }
+
+    async fn open(&mut self, definition: &Definition, progress: &Progress) -> Result<Follow> {
+        let client = self.session.client();
+        let stored = progress::read(client, &definition.task_id).await?;
+        let from = stored.as_ref().map_or(applied(progress), |stored| stored.applied_lsn);
+        let windows = windows(&progress::read_tables(client, &definition.task_id).await?)?;
+        let careful = self.careful_until > from;
+        self.session.start(from, progress.timeline, careful).await?;
+        let limits = match careful {
+            true => Limits { group_transactions: 1, ..Limits::default() },
+            false => Limits::default(),
+        };
+        let slot = slot_name(&definition.task);
+        let version = definition.definition_version.to_string();
+        let compression = match definition.options.compression {
+            Compression::Zstd => "zstd",
+            Compression::None => "none",
+        };
+        let proto_version = trem_wire::PROTO_VERSION.to_string();
+        let options = [
+            ("task", definition.task.as_str()),
+            ("definition_version", version.as_str()),
+            ("proto_version", proto_version.as_str()),
+            ("compression", compression),
+        ];
+        let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
+        let status_every = replication.status_interval().await?;
+        let stream = replication.start(&slot, from, &options).await?;
+        tracing::info!(task = %self.name(), from = %from, "following");
+        self.worker.reporter.phase(Phase::Cdc);
+        let now = Instant::now();
+        Ok(Follow {
+            apply: Apply::new(from, windows, limits),
+            stream: Stream::spawn(stream, from, status_every),
+            barrier: self.send_barrier(definition),
+            counts: HashMap::new(),
+            recorded_at: now,
+            record_now: false,
+            checked_at: now,
+            ending: None,
+            stop_by: None,
+        })
+    }
+
+    /// Emits the barrier that ends the stream, if this run has an end. It is written by a session of
+    /// its own: its commit may have to wait for a standby while we go on applying.
+    fn send_barrier(&self, definition: &Definition) -> Option<Barrier> {
+        if !self.worker.until_caught_up && definition.mode.has_cdc() {
+            return None;
+        }
+        let token = Uuid::new_v4().to_string();
+        let (source, sent, task) =
+            (self.worker.source.clone(), token.clone(), self.worker.task.name.clone());
+        tokio::spawn(async move {
+            let emitted = async {
+                Control::connect(&source, &format!("{task}:barrier"))
+                    .await?
+                    .emit_barrier(&sent)
+                    .await
+            };
+            if let Err(error) = emitted.await {
+                tracing::warn!(task = %task, "the barrier could not be written: {error}");
+            }
+        });
+        Some(Barrier { token, seen: false })
+    }
+
+    async fn follow_stream(
+        &mut self,
+        definition: &Definition,
+        follow: &mut Follow,
+    ) -> Result<Ending> {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = self.worker.stop.clone();
+        let wake = std::sync::Arc::clone(&self.worker.wake);
+        loop {
+            if let (Some(ending), true) = (follow.ending, follow.apply.at_boundary()) {
+                return self.finish(follow, ending).await;
+            }
+            let event = tokio::select! {
+                event = follow.stream.next() => Wake::Stream(event?),
+                _ = tick.tick() => Wake::Tick,
+                () = wake.notified() => Wake::Changed,
+                () = stop.asked(), if follow.stop_by.is_none() => Wake::Stop,
+            };
+            match event {
+                Wake::Stream(event) => self.receive(follow, event).await?,
+                Wake::Tick => {
+                    self.look(definition, follow).await?;
+                    if follow.stop_by.is_some_and(|by| Instant::now() >= by) {
+                        return Ok(Ending::Stopped);
+                    }
+                }
+                Wake::Changed => {
+                    let version = self.control.definition(self.name()).await?.definition_version;
+                    if version != definition.definition_version {
+                        follow.ending.get_or_insert(Ending::DefinitionChanged);
+                    }
+                }
+                Wake::Stop => {
+                    follow.ending = Some(Ending::Stopped);
+                    follow.stop_by = Some(Instant::now() + STOP_PATIENCE);
+                }
+            }
+        }
+    }
+
+    /// Hands in an event and what came with it, and carries out what that means.
+    async fn receive(&mut self, follow: &mut Follow, event: StreamEvent) -> Result<()> {
+        let mut actions = Vec::new();
+        let mut next = Some(event);
+        let mut bytes = 0;
+        while let Some(event) = next {
+            match event {
+                StreamEvent::Messages(messages) => {
+                    for message in messages {
+                        bytes += message_bytes(&message);
+                        hand_in(&mut follow.apply, Event::Received(message), &mut actions)?;
+                    }
+                }
+                StreamEvent::Passed { position, asked } => {
+                    follow.record_now |= asked;
+                    hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+                    hand_in(&mut follow.apply, Event::Passed(position), &mut actions)?;
+                }
+            }
+            if bytes >= BATCH_BYTES || follow.ending.is_some() {
+                break;
+            }
+            next = follow.stream.try_next();
+            if next.is_none() {
+                hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+            }
+        }
+        if follow.ending.is_some() {
+            hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+        }
+        self.carry_out(follow, actions).await
+    }
+
+    async fn carry_out(&mut self, follow: &mut Follow, mut actions: Vec<Action>) -> Result<()> {
+        let record_now = std::mem::take(&mut follow.record_now);
+        let record_idle = record_now || follow.recorded_at.elapsed() >= IDLE_RECORD_EVERY;
+        actions.retain(|action| record_idle || !matches!(action, Action::Advance { .. }));
+        let mut reached = false;
+        for action in &actions {
+            match action {
+                Action::Barrier { token } => {
+                    if let Some(barrier) = &mut follow.barrier {
+                        barrier.seen |= barrier.token == *token;
+                    }
+                }
+                Action::Commit { .. } | Action::Advance { .. } => {
+                    follow.recorded_at = Instant::now();
+                    reached |= follow.barrier.as_ref().is_some_and(|barrier| barrier.seen);
+                }
+                _ => {}
+            }
+        }
+        self.session.execute(actions).await?;
+        if reached {
+            follow.ending.get_or_insert(Ending::CaughtUp);
+        }
+        follow.stream.confirm(self.session.durable_lsn());
+        if self.careful_until.is_valid() && self.session.applied_lsn() > self.careful_until {
+            self.session.set_careful(false);
+            follow.apply.set_limits(Limits::default());
+        }
+        Ok(())
+    }
+
+    /// What is done now and then: confirm what became durable, report, keep the slot in bounds.
+    async fn look(&mut self, definition: &Definition, follow: &mut Follow) -> Result<()> {
+        self.session.check_flush().await?;
+        let durable = self.session.durable_lsn();
+        follow.stream.confirm(durable);
+        let counts = self.session.counts().clone();
+        let applied = self.session.applied_lsn();
+        self.worker.reporter.update(|report| {
+            report.applied_lsn = Some(applied);
+            report.confirmed_lsn = Some(durable);
+            report.add_counts(&follow.counts, &counts);
+        });
+        follow.counts = counts;
+        if let Some(limit) = definition.options.wal_keep_bytes {
+            if follow.checked_at.elapsed() >= WAL_CHECK_EVERY {
+                follow.checked_at = Instant::now();
+                self.check_held_wal(definition, limit).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_held_wal(&self, definition: &Definition, limit: u64) -> Result<()> {
+        let slot = slot_name(&definition.task);
+        let held = self.control.slot(&slot).await?.map_or(0, |slot| slot.held_bytes);
+        if held <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "slot \"{slot}\" holds back {held} bytes of WAL, more than wal_keep_bytes ({limit})"
+        );
+        Err(Error::new(Kind::WalKept, message).hint(start_over(definition)))
+    }
+
+    async fn finish(&mut self, follow: &mut Follow, ending: Ending) -> Result<Ending> {
+        self.session.flush().await?;
+        follow.stream.confirm(self.session.durable_lsn());
+        let applied = self.session.applied_lsn();
+        let counts = self.session.counts().clone();
+        self.worker.reporter.update(|report| {
+            report.applied_lsn = Some(applied);
+            report.confirmed_lsn = Some(applied);
+            report.add_counts(&follow.counts, &counts);
+        });
+        Ok(ending)
+    }
+}
+
+fn hand_in(apply: &mut Apply, event: Event, actions: &mut Vec<Action>) -> Result<()> {
+    apply.handle(event, actions).map_err(|error| Error::new(Kind::Protocol, error.to_string()))
+}
+
+fn message_bytes(message: &trem_wire::message::Message) -> usize {
+    use trem_wire::message::Message;
+    match message {
+        Message::Insert(run) | Message::Update(run) | Message::Delete(run) => run.rows.len(),
+        Message::Begin(_)
+        | Message::Relation(_)
+        | Message::Truncate(_)
+        | Message::Logical(_)
+        | Message::Commit(_) => 64,
+    }
+}
+
+fn windows(records: &[progress::TableRecord]) -> Result<HashMap<u32, Window>> {
+    let mut windows = HashMap::new();
+    for record in records {
+        let Some(text) = &record.snapshot else { continue };
+        let snapshot = Snapshot::parse(text).ok_or_else(|| {
+            Error::new(Kind::Mismatch, "trem_target.table_state holds a snapshot that is none")
+        })?;
+        windows.insert(record.source_oid, Window { overlap_end: record.overlap_end, snapshot });
+    }
+    Ok(windows)
+}

@@ -1,0 +1,314 @@
+//! The codec as a whole: what is written is read again, whatever bytes arrive are refused or read
+//! but never panic, and version 1 keeps its bytes.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use trem_wire::codec::{
+    decode_frame, encode_begin, encode_column_set, encode_commit, encode_logical, encode_relation,
+    encode_run, encode_truncate, encode_update_row, DecodeError, Operation,
+};
+use trem_wire::message::{
+    Begin, Column, Commit, Logical, Message, Relation, RowFormat, Run, Truncate,
+};
+use trem_wire::row::RowWriter;
+use trem_wire::Lsn;
+
+type Fields = Vec<Option<Vec<u8>>>;
+
+/// A row of an update, before it is encoded.
+#[derive(Clone, Debug)]
+struct Update {
+    old: Option<Fields>,
+    new: Fields,
+    unchanged: Option<Vec<bool>>,
+    unknown: Option<Vec<bool>>,
+}
+
+fn put_row(out: &mut Vec<u8>, fields: &Fields) {
+    let count = i16::try_from(fields.len()).expect("few fields");
+    let mut row = RowWriter::new(out, count);
+    for field in fields {
+        match field {
+            Some(bytes) => row.field(bytes),
+            None => row.null(),
+        }
+    }
+}
+
+fn put_update(out: &mut Vec<u8>, update: &Update) {
+    let old = update.old.as_ref().map(|old| move |out: &mut Vec<u8>| put_row(out, old));
+    encode_update_row(out, update.unchanged.is_some(), update.unknown.is_some(), old);
+    put_row(out, &update.new);
+    for set in [&update.unchanged, &update.unknown].into_iter().flatten() {
+        encode_column_set(out, update.new.len(), |column| set[column]);
+    }
+}
+
+fn encode(message: &Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    match message {
+        Message::Begin(begin) => encode_begin(&mut out, begin),
+        Message::Relation(relation) => encode_relation(&mut out, relation),
+        Message::Insert(run) => encode_message_run(&mut out, Operation::Insert, run),
+        Message::Update(run) => encode_message_run(&mut out, Operation::Update, run),
+        Message::Delete(run) => encode_message_run(&mut out, Operation::Delete, run),
+        Message::Truncate(truncate) => encode_truncate(&mut out, truncate),
+        Message::Logical(logical) => encode_logical(&mut out, &logical.content),
+        Message::Commit(commit) => encode_commit(&mut out, commit),
+    }
+    out
+}
+
+fn encode_message_run(out: &mut Vec<u8>, operation: Operation, run: &Run) {
+    encode_run(out, operation, run.relation, run.row_count, &run.rows);
+}
+
+fn fields(count: usize) -> impl Strategy<Value = Fields> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..40);
+    prop::collection::vec(prop::option::of(bytes), count)
+}
+
+fn update(columns: usize) -> impl Strategy<Value = Update> {
+    let set = || prop::option::of(prop::collection::vec(any::<bool>(), columns));
+    (prop::option::of(fields(columns)), fields(columns), set(), set())
+        .prop_map(|(old, new, unchanged, unknown)| Update { old, new, unchanged, unknown })
+}
+
+fn run_of_rows() -> impl Strategy<Value = Run> {
+    let rows = (0_usize..20).prop_flat_map(|columns| prop::collection::vec(fields(columns), 0..8));
+    (any::<u32>(), rows).prop_map(|(relation, rows)| {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|row| put_row(&mut bytes, row));
+        Run { relation, row_count: rows.len() as u32, rows: bytes.into() }
+    })
+}
+
+fn run_of_updates() -> impl Strategy<Value = Run> {
+    let rows = (0_usize..20).prop_flat_map(|columns| prop::collection::vec(update(columns), 0..8));
+    (any::<u32>(), rows).prop_map(|(relation, rows)| {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|row| put_update(&mut bytes, row));
+        Run { relation, row_count: rows.len() as u32, rows: bytes.into() }
+    })
+}
+
+fn relation() -> impl Strategy<Value = Relation> {
+    let column = (any::<i16>(), ".{0,12}", any::<u32>(), ".{0,12}", any::<bool>()).prop_map(
+        |(attnum, name, type_oid, type_name, key)| Column {
+            attnum,
+            name,
+            type_oid,
+            type_name,
+            key,
+        },
+    );
+    let format = prop_oneof![Just(RowFormat::Binary), Just(RowFormat::Text)];
+    let names = (".{0,12}", ".{0,12}", ".{0,12}", ".{0,12}");
+    (any::<u32>(), names, format, prop::collection::vec(column, 0..20)).prop_map(
+        |(oid, names, format, columns)| Relation {
+            oid,
+            source_schema: names.0,
+            source_name: names.1,
+            target_schema: names.2,
+            target_name: names.3,
+            format,
+            columns,
+        },
+    )
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), any::<i64>()).prop_map(|(xid, lsn, commit_timestamp)| {
+            Message::Begin(Begin { xid, commit_lsn: Lsn(lsn), commit_timestamp })
+        }),
+        relation().prop_map(Message::Relation),
+        run_of_rows().prop_map(Message::Insert),
+        run_of_updates().prop_map(Message::Update),
+        run_of_rows().prop_map(Message::Delete),
+        (prop::collection::vec(any::<u32>(), 0..6), any::<bool>(), any::<bool>()).prop_map(
+            |(relations, cascade, restart_identity)| {
+                Message::Truncate(Truncate { relations, cascade, restart_identity })
+            }
+        ),
+        prop::collection::vec(any::<u8>(), 0..60)
+            .prop_map(|content| Message::Logical(Logical { content: content.into() })),
+        any::<u64>().prop_map(|lsn| Message::Commit(Commit { end_lsn: Lsn(lsn) })),
+    ]
+}
+
+/// Reads every row of a run through its iterators, which trust what decoding has checked.
+fn read_rows(message: &Message) {
+    match message {
+        Message::Insert(run) | Message::Delete(run) => {
+            assert_eq!(run.rows().map(|row| row.fields().count()).count(), run.row_count as usize);
+        }
+        Message::Update(run) => {
+            for row in run.updated_rows() {
+                let columns = row.new.fields().count();
+                (0..columns).for_each(|at| {
+                    let _ = (row.unchanged.contains(at), row.unknown.contains(at));
+                });
+                assert!(row.old.is_none_or(|old| old.fields().count() < 65_536));
+            }
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(messages in prop::collection::vec(message(), 0..8)) {
+        let frame: Bytes = messages.iter().flat_map(encode).collect::<Vec<_>>().into();
+        prop_assert_eq!(decode_frame(&frame), Ok(messages));
+    }
+
+    #[test]
+    fn fields_and_column_sets_come_back_as_they_went_in(updates in (0_usize..40).prop_flat_map(
+        |columns| prop::collection::vec(update(columns), 1..5),
+    )) {
+        let mut rows = Vec::new();
+        updates.iter().for_each(|update| put_update(&mut rows, update));
+        let mut frame = Vec::new();
+        encode_run(&mut frame, Operation::Update, 7, updates.len() as u32, &rows);
+        let decoded = decode_frame(&frame.into()).expect("a frame of ours");
+        let [Message::Update(run)] = decoded.as_slice() else { panic!("one run: {decoded:?}") };
+        for (row, update) in run.updated_rows().zip(&updates) {
+            let fields = |row: trem_wire::row::Row<'_>| -> Fields {
+                row.fields().map(|field| field.map(<[u8]>::to_vec)).collect()
+            };
+            prop_assert_eq!(&fields(row.new), &update.new);
+            prop_assert_eq!(&row.old.map(fields), &update.old);
+            for column in 0..update.new.len() {
+                let unchanged = update.unchanged.as_ref().is_some_and(|set| set[column]);
+                let unknown = update.unknown.as_ref().is_some_and(|set| set[column]);
+                prop_assert_eq!(row.unchanged.contains(column), unchanged);
+                prop_assert_eq!(row.unknown.contains(column), unknown);
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(messages) = decode_frame(&bytes.into()) {
+            messages.iter().for_each(read_rows);
+        }
+    }
+
+    #[test]
+    fn a_frame_with_one_wrong_byte_never_panics(
+        message in message(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = encode(&message);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(messages) = decode_frame(&bytes.into()) {
+            messages.iter().for_each(read_rows);
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_message_is_an_error(message in message()) {
+        let bytes = Bytes::from(encode(&message));
+        for length in 1..bytes.len() {
+            prop_assert!(decode_frame(&bytes.slice(..length)).is_err(), "cut at {}", length);
+        }
+    }
+}
+
+#[test]
+fn an_empty_frame_has_no_messages() {
+    assert_eq!(decode_frame(&Bytes::new()), Ok(vec![]));
+}
+
+#[test]
+fn an_unknown_tag_is_named() {
+    assert_eq!(decode_frame(&Bytes::from_static(b"Z")), Err(DecodeError::UnknownTag(b'Z')));
+}
+
+/// A count that the frame could never hold is refused before anything is allocated for it.
+#[test]
+fn a_count_larger_than_the_frame_is_refused() {
+    let huge = [b'T', 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F];
+    assert_eq!(decode_frame(&Bytes::copy_from_slice(&huge)), Err(DecodeError::Truncated));
+}
+
+fn golden() -> Vec<(Message, &'static [u8])> {
+    let relation = Relation {
+        oid: 16_384,
+        source_schema: "app".to_owned(),
+        source_name: "user".to_owned(),
+        target_schema: "dwh".to_owned(),
+        target_name: "Usuário".to_owned(),
+        format: RowFormat::Binary,
+        columns: vec![Column {
+            attnum: 1,
+            name: "id".to_owned(),
+            type_oid: 23,
+            type_name: "integer".to_owned(),
+            key: true,
+        }],
+    };
+    let mut row = Vec::new();
+    put_row(&mut row, &vec![Some(vec![0, 0, 0, 7]), None]);
+    let mut updated = Vec::new();
+    let update = Update {
+        old: Some(vec![Some(vec![0, 0, 0, 7])]),
+        new: vec![Some(vec![0, 0, 0, 8]), None],
+        unchanged: Some(vec![false, true]),
+        unknown: None,
+    };
+    put_update(&mut updated, &update);
+    let run = |rows: &[u8]| Run { relation: 16_384, row_count: 1, rows: rows.to_vec().into() };
+    vec![
+        (
+            Message::Begin(Begin {
+                xid: 300,
+                commit_lsn: Lsn(0x16_B374_D848),
+                commit_timestamp: -1,
+            }),
+            b"B\xac\x02\xc8\xb0\xd3\x9b\xeb\x02\x01",
+        ),
+        (
+            Message::Relation(relation),
+            b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1rio\
+              b\x01\x02\x02id\x17\x07integer\x01",
+        ),
+        (
+            Message::Insert(run(&row)),
+            b"I\x80\x80\x01\x01\x0e\0\x02\0\0\0\x04\0\0\0\x07\xff\xff\xff\xff",
+        ),
+        (
+            Message::Update(run(&updated)),
+            b"U\x80\x80\x01\x01\x1a\x03\0\x01\0\0\0\x04\0\0\0\x07\0\x02\0\0\0\x04\0\0\0\x08\
+              \xff\xff\xff\xff\x02",
+        ),
+        (
+            Message::Delete(run(&row)),
+            b"D\x80\x80\x01\x01\x0e\0\x02\0\0\0\x04\0\0\0\x07\xff\xff\xff\xff",
+        ),
+        (
+            Message::Truncate(Truncate {
+                relations: vec![16_384, 1],
+                cascade: true,
+                restart_identity: false,
+            }),
+            b"T\x01\x02\x80\x80\x01\x01",
+        ),
+        (
+            Message::Logical(Logical { content: Bytes::from_static(b"barrier:x") }),
+            b"M\x09barrier:x",
+        ),
+        (Message::Commit(Commit { end_lsn: Lsn(0x16_B374_D848) }), b"C\xc8\xb0\xd3\x9b\xeb\x02"),
+    ]
+}
+
+/// Protocol version 1, byte by byte. When this must change, so must `PROTO_VERSION`.
+#[test]
+fn version_1_keeps_its_bytes() {
+    assert_eq!(trem_wire::PROTO_VERSION, 1);
+    for (message, bytes) in golden() {
+        assert_eq!(encode(&message), bytes, "{message:?}");
+        assert_eq!(decode_frame(&Bytes::from_static(bytes)), Ok(vec![message]));
+    }
+}
