@@ -1,4 +1,4 @@
-//! The plugin's options, as START_REPLICATION and the SQL functions pass them: a closed set of four.
+//! The plugin's options, as START_REPLICATION and the SQL functions pass them: a closed set.
 
 use std::str::FromStr;
 
