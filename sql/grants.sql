@@ -35,15 +35,23 @@ REVOKE ALL ON ALL TABLES IN SCHEMA trem FROM PUBLIC;
 -- Functions are executable by everybody when they are made.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
 
--- Catalog queries look expensive to the planner and touch few rows: compiling them takes seconds.
+-- Every function that pins search_path pins these as well: values in statements that it prints
+-- (a domain's check, a default) and in rows must not depend on the session. And no JIT: catalog
+-- queries look expensive to the planner and touch few rows, compiling them takes seconds.
 DO $$
 DECLARE
     function regprocedure;
+    setting text;
 BEGIN
-    FOR function IN
-        SELECT oid FROM pg_proc WHERE pronamespace = 'trem'::regnamespace AND proconfig IS NOT NULL
+    FOR function, setting IN
+        SELECT p.oid, s
+        FROM pg_proc AS p,
+             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, YMD''',
+                          'intervalstyle = ''postgres''', 'extra_float_digits = 3',
+                          'bytea_output = ''hex''', 'jit = off']) AS s
+        WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
     LOOP
-        EXECUTE format('ALTER FUNCTION %s SET jit = off', function);
+        EXECUTE format('ALTER FUNCTION %s SET %s', function, setting);
     END LOOP;
 END
 $$;
