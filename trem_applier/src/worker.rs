@@ -95,7 +95,7 @@ impl Worker {
             Control::connect(&self.source, &format!("{}:control", self.task.name)).await?;
         let session = Session::open(&target, &self.task.name, &self.task.task_id)
             .await
-            .map_err(|error| error.context("target"))?;
+            .map_err(|error| at_target(error, &self.task.target))?;
         let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
         run.take_task().await?;
         run.life().await
@@ -145,7 +145,15 @@ impl Run {
                 Some(progress) => progress,
                 None => return Ok(Outcome::Finished),
             };
-            self.load(&definition, fresh).await?;
+            if let Err(error) = self.load(&definition, fresh).await {
+                // A view or a table may be gone because a newer definition has no use for it.
+                let version = self.control.definition(self.name()).await?.definition_version;
+                if version == definition.definition_version {
+                    return Err(error);
+                }
+                tracing::info!(task = %self.name(), "the definition changed during the load");
+                continue;
+            }
             if self.stopping() {
                 return Ok(Outcome::Stopped);
             }
@@ -196,6 +204,25 @@ impl Run {
         self.drop_slot().await?;
         Ok(Outcome::Finished)
     }
+}
+
+/// Names the endpoint, and how it is mended.
+fn at_target(error: Error, endpoint: &serde_json::Value) -> Error {
+    let name = endpoint["name"].as_str().unwrap_or_default();
+    let error = error.context(format!("target endpoint \"{name}\""));
+    if error.kind() != Kind::Authentication {
+        return error;
+    }
+    let quoted = name.replace('\'', "''");
+    let remedy = format!(
+        "SELECT trem.alter_endpoint('{quoted}', ...) changes the endpoint's username, password, \
+         dbname, host, port or options."
+    );
+    let hint = match error.hint_text() {
+        Some(hint) => format!("{hint} {remedy}"),
+        None => remedy,
+    };
+    error.hint(hint)
 }
 
 /// The task has progress and its slot: what `follow` starts from.

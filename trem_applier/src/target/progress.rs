@@ -90,12 +90,15 @@ pub async fn bootstrap(client: &Client) -> Result<()> {
     }
     // Any number will do, as long as every applier takes the same.
     let script = format!("BEGIN; SELECT pg_advisory_xact_lock(844173201); {BOOTSTRAP} COMMIT;");
-    client.batch_execute(&script).await.map_err(|error| {
-        Error::from(error).context("creating schema trem_target on the target").hint(
-            "Grant CREATE on the target database to the role of the target endpoint, or create \
-             the schema trem_target owned by it.",
-        )
-    })
+    let Err(error) = client.batch_execute(&script).await else { return Ok(()) };
+    let error = Error::from(error).context("creating schema trem_target on the target");
+    client.batch_execute("ROLLBACK").await?;
+    let sql =
+        "SELECT format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user)";
+    let grant: String = client.query_one(sql, &[]).await?.get(0);
+    Err(error.hint(format!(
+        "{grant} Or create the schema trem_target, owned by the role of the target endpoint."
+    )))
 }
 
 pub async fn read(client: &Client, task_id: &str) -> Result<Option<Progress>> {

@@ -96,12 +96,12 @@ async fn check_existing(
         return Ok(());
     }
     check_columns(table, existing, name, findings);
-    let missing = missing_rights(client, existing.oid).await?;
+    let (missing, role) = missing_rights(client, existing.oid).await?;
     if !missing.is_empty() {
         let message = format!("the target endpoint's role lacks {missing} on the table");
         findings.push(
             Finding::error(name, "target_rights", message)
-                .hint(format!("GRANT {missing} ON {name} TO the role of the target endpoint.")),
+                .hint(format!("GRANT {missing} ON {name} TO {role};")),
         );
         return Ok(());
     }
@@ -117,11 +117,13 @@ async fn check_existing(
     Ok(())
 }
 
-async fn missing_rights(client: &Client, oid: u32) -> Result<String> {
-    let sql = "SELECT coalesce(string_agg(p, ', '), '')
+/// The rights on a table that this role lacks, and the role.
+async fn missing_rights(client: &Client, oid: u32) -> Result<(String, String)> {
+    let sql = "SELECT coalesce(string_agg(p, ', '), ''), quote_ident(current_user)
                FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p
                WHERE NOT has_table_privilege($1::oid, p)";
-    Ok(client.query_one(sql, &[&oid]).await?.get(0))
+    let row = client.query_one(sql, &[&oid]).await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 fn check_columns(
@@ -175,14 +177,17 @@ async fn check_creation(
     let sql = "SELECT CASE WHEN to_regnamespace(quote_ident($1)) IS NULL
                    THEN has_database_privilege(current_database(), 'CREATE')
                    ELSE has_schema_privilege($1, 'CREATE') AND has_schema_privilege($1, 'USAGE')
+               END,
+               CASE WHEN to_regnamespace(quote_ident($1)) IS NULL
+                   THEN format('GRANT CREATE ON DATABASE %I TO %I;', current_database(),
+                               current_user)
+                   ELSE format('GRANT CREATE, USAGE ON SCHEMA %I TO %I;', $1::text, current_user)
                END";
-    if !client.query_one(sql, &[&table.target_schema]).await?.get::<_, bool>(0) {
-        let schema = escape_identifier(&table.target_schema);
+    let row = client.query_one(sql, &[&table.target_schema]).await?;
+    if !row.get::<_, bool>(0) {
         let message = "the target endpoint's role may not create the table";
-        findings.push(Finding::error(name, "target_rights", message).hint(format!(
-            "Grant it CREATE and USAGE on schema {schema}, or CREATE on the database if the \
-             schema is not there."
-        )));
+        let grant: String = row.get(1);
+        findings.push(Finding::error(name, "target_rights", message).hint(grant));
     }
     Ok(())
 }
