@@ -143,8 +143,11 @@ impl Pair {
         let marked = self.source.text(
             "SELECT pg_logical_emit_message(true, 'trem', 'barrier:test ' || gen_random_uuid())",
         );
+        // A slot made after the mark starts beyond it: then the copy has it, once it is done.
         let reached = format!(
-            "SELECT applied_lsn > '{marked}' FROM trem_target.progress WHERE task = '{task}'"
+            "SELECT applied_lsn > '{marked}' AND NOT EXISTS (SELECT FROM trem_target.table_state s
+                 WHERE s.task_id = p.task_id AND state <> 'live')
+             FROM trem_target.progress p WHERE task = '{task}'"
         );
         let target = &mut self.target;
         wait_for(&format!("task {task} to apply {marked}"), || {

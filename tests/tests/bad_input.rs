@@ -153,6 +153,10 @@ fn a_table_that_was_dropped_is_named_with_every_other_problem() {
 #[track_caller]
 fn check_arguments(arguments: &[&str], code: i32, parts: &[&str]) {
     let mut pair = drafted();
+    // The applier's role has its rights from the first start of a task on.
+    pair.create_task("other", &["app.animal"]);
+    pair.start_task("other");
+    pair.source.exec("SELECT trem.stop_task('other')");
     pair.expect_log("");
     pair.applier_with(arguments, &[]).wait().assert_code(code).assert_says(parts);
 }
@@ -171,6 +175,15 @@ fn a_program_with_nothing_to_serve_says_so() {
 fn a_task_that_is_not_started_is_not_run() {
     let arguments = ["run", "--task", "t", "--until-caught-up"];
     check_arguments(&arguments, 2, &["trem.start_task('t')"]);
+}
+
+#[test]
+fn a_role_without_any_right_is_told_where_rights_come_from() {
+    let mut pair = drafted();
+    pair.expect_log("");
+    let outcome = pair.run_until_caught_up("t");
+    assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
+    outcome.assert_says(&["trem_applier", "trem.start_task"]);
 }
 
 #[test]

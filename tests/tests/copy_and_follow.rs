@@ -39,7 +39,7 @@ fn every_table_of_a_schema_is_copied_by_a_pattern() {
     }
     for table in &tables[..2] {
         pair.source.exec(&format!(
-            "INSERT INTO {table} SELECT n, md5(n::text) FROM generate_series(1, 2000) n"
+            "INSERT INTO {table} SELECT n, md5(n::text) FROM generate_series(1, 900) n"
         ));
     }
     pair.create_task("t", &["app.*"]);

@@ -5,7 +5,9 @@ use trem_tests::Pair;
 
 /// About 100 kB that does not compress, different for each `seed`.
 fn noise(seed: &str) -> String {
-    format!("(SELECT string_agg(md5({seed}::text || g::text), '') FROM generate_series(1, 3200) g)")
+    format!(
+        "(SELECT string_agg(md5(({seed})::text || g::text), '') FROM generate_series(1, 3200) g)"
+    )
 }
 
 fn with_documents(identity: &str) -> Pair {

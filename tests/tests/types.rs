@@ -138,7 +138,7 @@ fn table_of(columns: &Columns) -> (String, Vec<String>) {
         for value in *values {
             let id = inserts.len();
             inserts.push(format!(
-                "INSERT INTO every (id, c{at}) VALUES ({{first}} + {id}, {value}::{name})"
+                "INSERT INTO every (id, c{at}) VALUES ({{first}} + {id}, ({value})::{name})"
             ));
         }
     }
