@@ -49,7 +49,7 @@ impl Error {
     fn detail(&self) -> Option<String> {
         match self {
             Error::Refused { problems, .. } => {
-                Some(problems.iter().map(Problem::line).collect::<Vec<_>>().join("\n"))
+                Some(problems.iter().map(Problem::line_with_remedy).collect::<Vec<_>>().join("\n"))
             }
             Error::RulesChanged { tables, .. } => Some(format!(
                 "The target holds rows of {} as the published rules made them.",
@@ -65,9 +65,9 @@ impl Error {
             | Error::Invalid { hint, .. }
             | Error::NotReplicable { hint, .. }
             | Error::State { hint, .. } => hint.clone(),
-            Error::Refused { task, .. } => format!(
-                "SELECT * FROM trem.check_task('{task}'); shows each problem with its remedy."
-            ),
+            Error::Refused { task, .. } => {
+                format!("SELECT * FROM trem.check_task('{task}'); shows all that was found.")
+            }
             Error::RulesChanged { task, tables } => {
                 let reloads: Vec<String> = tables
                     .iter()

@@ -235,7 +235,7 @@ pub(crate) fn drop_views(task: &str) -> Result<(), Error> {
 }
 
 /// What every applier needs beside the views of its tasks.
-fn grant_applier(reader: &str) -> Result<(), Error> {
+pub(crate) fn grant_applier(reader: &str) -> Result<(), Error> {
     let reader = name::quoted(reader);
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
     for function in [
