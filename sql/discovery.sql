@@ -106,10 +106,11 @@ AS $$
     CROSS JOIN LATERAL (
         SELECT sum(nullif(leaf.reltuples, -1))::bigint AS rows,
                sum(pg_total_relation_size(leaf.oid))::bigint AS bytes
-        FROM pg_class AS leaf
+        FROM (SELECT s.oid UNION SELECT tree.relid FROM pg_partition_tree(s.oid) AS tree)
+            AS part (oid)
+        -- OFFSET 0: looked up one by one; the planner expects 1,000 partitions and would scan.
+        JOIN LATERAL (SELECT * FROM pg_class AS c WHERE c.oid = part.oid OFFSET 0) AS leaf ON true
         WHERE leaf.relkind <> 'p'
-          AND (leaf.oid = s.oid
-               OR leaf.oid IN (SELECT tree.relid FROM pg_partition_tree(s.oid) AS tree))
     ) AS size
     WHERE CASE
         WHEN list_tables.schema_name IS NOT NULL THEN s.schema_name = list_tables.schema_name

@@ -1,4 +1,4 @@
--- Runs last: comments and rights.
+-- Runs last: rights, settings and comments of functions.
 --
 -- Three kinds of roles:
 --   owner      who made the extension, a superuser: everything.
@@ -34,6 +34,27 @@ REVOKE ALL ON SCHEMA trem, trem_read FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA trem FROM PUBLIC;
 -- Functions are executable by everybody when they are made.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
+
+-- Every function that pins search_path pins these as well: values in statements that it prints
+-- (a domain's check, a default) and in rows must not depend on the session. And no JIT: catalog
+-- queries look expensive to the planner and touch few rows, compiling them takes seconds.
+DO $$
+DECLARE
+    function regprocedure;
+    setting text;
+BEGIN
+    FOR function, setting IN
+        SELECT p.oid, s
+        FROM pg_proc AS p,
+             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, YMD''',
+                          'intervalstyle = ''postgres''', 'extra_float_digits = 3',
+                          'bytea_output = ''hex''', 'jit = off']) AS s
+        WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET %s', function, setting);
+    END LOOP;
+END
+$$;
 
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';

@@ -1,15 +1,10 @@
 -- Rows as the target would get them, from live data and the draft rules, read with the caller's
--- rights under the settings that copy and stream run with.
+-- rights under the settings that copy and stream run with (grants.sql pins the rest of them).
 
 CREATE FUNCTION trem.preview(task text, table_name text, row_count bigint DEFAULT 10)
 RETURNS SETOF jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-SET timezone = 'UTC'
-SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET extra_float_digits = 3
-SET bytea_output = 'hex'
 SET lc_monetary = 'C'
 SET row_security = off
 AS $$

@@ -9,12 +9,15 @@ COMMENT ON VIEW trem.transformation IS 'The rules of all tasks, as drafted';
 CREATE VIEW trem.task_status AS
 SELECT t.name AS task, t.mode, t.state, r.phase, t.source, t.target, t.definition_version,
        r.applied_lsn, r.confirmed_lsn,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), r.applied_lsn)::bigint AS lag_bytes,
+       pg_wal_lsn_diff(wal.lsn, r.applied_lsn)::bigint AS lag_bytes,
        s.active AS slot_active,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS wal_kept_bytes,
+       pg_wal_lsn_diff(wal.lsn, s.restart_lsn)::bigint AS wal_kept_bytes,
        counted.tables, counted.tables_live, counted.rows_loaded,
        r.last_error, r.last_error_hint, r.applier, r.reported_at
 FROM trem.task AS t
+-- A standby has the tasks as well, and no current position of its own.
+CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                        ELSE pg_current_wal_lsn() END AS lsn) AS wal
 LEFT JOIN trem.task_report AS r USING (task_id)
 LEFT JOIN pg_replication_slots AS s
     ON s.slot_name = 'trem_' || t.name AND s.database = current_database()

@@ -16,9 +16,6 @@ SERVER_USER=postgres
 
 export PGRX_HOME=$WORK/pgrx
 export PATH=$WORK/cargo-pgrx/bin:$PATH:/usr/sbin:/sbin
-# pgrx-tests connects as $USER, which cron, CI and containers may not set.
-USER=$(id -un)
-export USER
 # trem_ext/build.rs sets this flag for the library alone. Left to cargo-pgrx it goes into
 # RUSTFLAGS, and every crate is built a second time.
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1

@@ -4,6 +4,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::PgSqlErrorCode;
 
+use crate::catalog::name;
 use crate::catalog::problem::Problem;
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,7 @@ impl Error {
     fn detail(&self) -> Option<String> {
         match self {
             Error::Refused { problems, .. } => {
-                Some(problems.iter().map(Problem::line).collect::<Vec<_>>().join("\n"))
+                Some(problems.iter().map(Problem::line_with_remedy).collect::<Vec<_>>().join("\n"))
             }
             Error::RulesChanged { tables, .. } => Some(format!(
                 "The target holds rows of {} as the published rules made them.",
@@ -64,13 +65,22 @@ impl Error {
             | Error::Invalid { hint, .. }
             | Error::NotReplicable { hint, .. }
             | Error::State { hint, .. } => hint.clone(),
-            Error::Refused { task, .. } => format!(
-                "SELECT * FROM trem.check_task('{task}'); shows each problem with its remedy."
-            ),
-            Error::RulesChanged { task, .. } => format!(
-                "Have them loaded again, SELECT trem.reload_table('{task}', '<table>'); or, when \
-                 the target was adapted by hand, SELECT trem.start_task('{task}', keep => true);"
-            ),
+            Error::Refused { task, .. } => {
+                format!("SELECT * FROM trem.check_task('{task}'); shows all that was found.")
+            }
+            Error::RulesChanged { task, tables } => {
+                let reloads: Vec<String> = tables
+                    .iter()
+                    .map(|table| {
+                        format!("SELECT trem.reload_table('{task}', {});", name::literal(table))
+                    })
+                    .collect();
+                format!(
+                    "Have them loaded again: {} Or, when the target was adapted by hand: SELECT \
+                     trem.start_task('{task}', keep => true);",
+                    reloads.join(" ")
+                )
+            }
             Error::Exists { .. } | Error::Catalog(_) => String::new(),
         };
         (!hint.is_empty()).then_some(hint)

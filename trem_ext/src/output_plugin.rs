@@ -1,9 +1,10 @@
 //! The logical decoding output plugin: the callbacks that the server calls, and nothing else.
 //!
 //! # How a change becomes bytes
-//! `session` holds the stream; `cache` finds the relation's `relation::Mapping`; `tuple` deforms the
-//! row and encodes it, column by column, into the `frame`; the frame goes out when it is full and at
-//! commit. The published `definition` is read once, when the stream starts, and pinned for its life.
+//! `session` holds the stream; `cache` finds the relation's `relation::Mapping`; `tuple` deforms
+//! the row and encodes it, column by column, into the `frame`; the frame goes out when it is full
+//! and at commit. The published `definition` is read once, when the stream starts, and pinned for
+//! its life.
 //!
 //! # Rules that every callback keeps
 //! - It is `#[pg_guard]`ed: a panic becomes a PostgreSQL error and never crosses C frames.

@@ -185,3 +185,16 @@ pub(crate) fn text_of_binary(type_oid: u32, bytes: &[u8]) -> String {
         utf8(pg_sys::OidOutputFunctionCall(output, value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::widen_xid;
+
+    #[test]
+    fn an_xid_of_the_past_gets_the_right_epoch() {
+        assert_eq!(widen_xid(700, 701), 700);
+        assert_eq!(widen_xid(700, (3 << 32) | 701), (3 << 32) | 700);
+        assert_eq!(widen_xid(0xFFFF_FFFF, (3 << 32) | 5), (2 << 32) | 0xFFFF_FFFF);
+        assert_eq!(widen_xid(700, (3 << 32) | 700), (2 << 32) | 700);
+    }
+}

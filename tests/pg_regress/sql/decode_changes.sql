@@ -1,5 +1,5 @@
 -- What the output plugin says about inserts, updates, deletes, truncates, messages and transactions.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE SCHEMA decode_changes;
 SET search_path = decode_changes;
 CREATE TABLE item (id int PRIMARY KEY, name text, big text);

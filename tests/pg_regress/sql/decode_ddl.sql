@@ -1,6 +1,6 @@
 -- DDL on a task's table: the stream stops at the first row that looks different, and goes on from
 -- there once the change is published.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \set SHOW_CONTEXT never
 CREATE SCHEMA decode_ddl;
 SET search_path = decode_ddl;

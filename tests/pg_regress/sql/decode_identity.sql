@@ -1,5 +1,5 @@
 -- How a changed row is found again: the key of each replica identity.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \set SHOW_CONTEXT never
 CREATE SCHEMA decode_identity;
 SET search_path = decode_identity;

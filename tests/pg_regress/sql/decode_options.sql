@@ -1,5 +1,5 @@
 -- The plugin's options, and who may stream a task.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \set SHOW_CONTEXT never
 CREATE SCHEMA decode_options;
 CREATE TABLE decode_options.t (id int PRIMARY KEY);

@@ -1,6 +1,6 @@
 -- Columns and names: dropped, generated, identity, renamed, left out; quoted and non-ASCII names;
 -- partitions under their root's name.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \set SHOW_CONTEXT never
 CREATE SCHEMA "Ordem de Serviço";
 SET search_path = "Ordem de Serviço";

@@ -1,6 +1,6 @@
 -- Every built-in type, bit by bit: the rows in the stream are the rows that the types' send functions
 -- make. And rows of types that are written as text, under whatever settings.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE SCHEMA decode_types;
 SET search_path = decode_types;
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'ha ppy');

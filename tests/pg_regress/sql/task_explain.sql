@@ -6,6 +6,7 @@ CREATE FUNCTION app.ok(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT tr
 CREATE TYPE app.mood AS ENUM ('ok', 'it''s', 'back\slash');
 CREATE DOMAIN app.positive AS int NOT NULL CONSTRAINT is_positive CHECK (VALUE > 0);
 CREATE DOMAIN app.positives AS app.positive[];
+CREATE DOMAIN app.recent AS date CHECK (VALUE > '2020-12-31');
 CREATE DOMAIN app.checked AS int CHECK (app.ok(VALUE));
 CREATE TYPE app.point3 AS (x numeric(5,2), y app.positive, "z Z" app.mood[]);
 CREATE TYPE app.span AS RANGE (SUBTYPE = numeric);
@@ -21,6 +22,7 @@ CREATE TABLE app.wide (
     span app.span,
     doubled int GENERATED ALWAYS AS (2) STORED,
     tags text[],
+    day app.recent,
     PRIMARY KEY (id) INCLUDE (code),
     CHECK (name <> ''),
     EXCLUDE USING btree (code WITH =)
@@ -38,6 +40,8 @@ ALTER TABLE app.detail REPLICA IDENTITY USING INDEX detail_identity;
 ALTER TABLE app.detail ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everybody ON app.detail USING (true);
 COMMENT ON TABLE app.detail IS 'details';
+-- What is printed does not depend on the session.
+SET datestyle = 'SQL, DMY';
 SELECT trem.create_endpoint('src', 'source');
 SELECT trem.create_endpoint('dst', 'target', dbname => 'x');
 SELECT trem.create_task('t', 'src', 'dst', '{app.*}') IS NOT NULL AS made;

@@ -85,6 +85,24 @@ SELECT count(*) FROM pg_views WHERE schemaname = 'trem_read';
 \set VERBOSITY terse
 DROP TABLE app.b;
 \set VERBOSITY default
+-- It comes back with its rows of now: it is loaded again.
+SELECT trem.add_table('t', 'app.p');
+SELECT trem.start_task('t');
+SELECT t->>'load_generation' AS load_generation
+FROM jsonb_array_elements(trem.applier_definition('t')->'tables') AS t WHERE t->>'source_name' = 'p';
+-- What came apart since.
+ALTER TABLE app.a ADD COLUMN later int;
+SELECT severity, table_name, check_name, message FROM trem.check_task('t');
+SET client_min_messages = warning;
+DROP TABLE app.p CASCADE;
+SET client_min_messages = notice;
+DO $$ BEGIN EXECUTE format('DROP VIEW trem_read.t_%s', 'app.b'::regclass::oid); END $$;
+SELECT severity, table_name, check_name, message FROM trem.check_task('t');
+SELECT severity, table_name, check_name, message FROM trem.applier_check('t');
+SELECT trem.start_task('t');
+SELECT trem.remove_table('t', 'app.p');
+SELECT trem.start_task('t');
+SELECT severity, table_name, check_name, message FROM trem.check_task('t');
 -- Another reader.
 CREATE ROLE regress_other LOGIN REPLICATION;
 SELECT trem.alter_endpoint('src', username => 'regress_other');

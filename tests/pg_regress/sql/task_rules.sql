@@ -18,6 +18,7 @@ SELECT trem.rename_table('t', 'app.*', 'x');
 SELECT trem.rename_table('t', 'app.orders', '');
 SELECT trem.rename_table('t', 'app.orders', repeat('é', 32));
 SELECT trem.rename_column('t', 'app.orders', 'nope', 'x');
+SELECT trem.rename_column('t', 'app.orders', 'note', 'ctid');
 SELECT trem.exclude_column('t', 'app.orders', 'nope');
 SELECT trem.exclude_column('t', 'app.lines', 'n');
 SELECT trem.rename_schema('t', 'nope.*', 'x');

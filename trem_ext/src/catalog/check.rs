@@ -1,11 +1,14 @@
 //! Everything wrong on the source side of a task, found at once.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::draft::Draft;
 use super::name;
 use super::plan::Plan;
 use super::problem::Problem;
+use super::publish::{self, Change};
 use super::shape::Shape;
 use super::table::Leaf;
 use super::{environment, spi};
@@ -146,34 +149,94 @@ fn check_leaf(shape: &Shape, leaf: &Leaf, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Tables that the draft has and the published definition has not.
+#[derive(Deserialize)]
+struct Published {
+    oid: u32,
+    schema: String,
+    name: String,
+    exists: bool,
+    views_missing: bool,
+    attnums: Vec<i16>,
+}
+
+const PUBLISHED: &str = "
+    SELECT (defined->>'oid')::bigint AS oid, defined->>'source_schema' AS schema,
+           defined->>'source_name' AS name,
+           EXISTS (SELECT FROM pg_class WHERE oid = (defined->>'oid')::oid) AS exists,
+           (SELECT jsonb_agg(c->'attnum') FROM jsonb_array_elements(defined->'columns') AS c)
+               AS attnums,
+           EXISTS (SELECT FROM jsonb_array_elements(defined->'leaves') AS leaf
+                   WHERE to_regclass(format('trem_read.%I', leaf->>'view')) IS NULL)
+               AS views_missing
+    FROM trem.definition AS d
+    JOIN trem.task AS t USING (task_id, definition_version)
+    CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
+    WHERE t.name = $1";
+
+/// Where the published definition, the draft and the catalog have come apart. None of it is an
+/// error here: publishing mends it.
 fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Published {
-        oid: u32,
-    }
-    let published: Vec<Published> = spi::rows(
-        "SELECT (defined->>'oid')::bigint AS oid
-         FROM trem.definition AS d
-         JOIN trem.task AS t USING (task_id, definition_version)
-         CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
-         WHERE t.name = $1",
-        &[draft.task.name.as_str().into()],
-    )?;
     if draft.task.definition_version.is_none() {
         return Ok(());
     }
+    let hint = format!("SELECT trem.start_task('{}'); publishes it.", draft.task.name);
+    let published: Vec<Published> = spi::rows(PUBLISHED, &[draft.task.name.as_str().into()])?;
+    for table in &published {
+        let message = match table {
+            Published { exists: false, .. } => "a published table was dropped",
+            Published { views_missing: true, .. } => "the view through which it is read is gone",
+            _ => continue,
+        };
+        let hint = format!("SELECT trem.start_task('{}'); publishes anew.", draft.task.name);
+        problems.push(
+            Problem::warning("published", message, hint)
+                .of(name::display(&table.schema, &table.name)),
+        );
+    }
+    check_new_columns(draft, plan, &published, problems);
+    let oids: HashSet<u32> = published.iter().map(|published| published.oid).collect();
+    let mut tables_added = false;
+    for shape in plan.shapes.iter().filter(|shape| !oids.contains(&shape.table.oid)) {
+        tables_added = true;
+        let message = "it is not in the published definition";
+        problems
+            .push(Problem::info("not_published", message, hint.as_str()).of(shape.table.display()));
+    }
+    if !tables_added && publish::change(draft, plan)? != Change::Nothing {
+        let message = "the draft, or a table, changed since the definition was published";
+        problems.push(Problem::info("not_published", message, hint));
+    }
+    Ok(())
+}
+
+/// Columns that publishing would add. A task that hides some must not be given a new one unseen.
+fn check_new_columns(
+    draft: &Draft,
+    plan: &Plan,
+    published: &[Published],
+    problems: &mut Vec<Problem>,
+) {
     for shape in &plan.shapes {
-        if !published.iter().any(|published| published.oid == shape.table.oid) {
+        let Some(before) = published.iter().find(|table| table.oid == shape.table.oid) else {
+            continue;
+        };
+        let table = shape.table.display();
+        let is_new = |attnum: &i16| !before.attnums.contains(attnum);
+        for column in shape.columns.iter().filter(|column| is_new(&column.source.attnum)) {
+            let name = &column.source.name;
             problems.push(
-                Problem::info(
-                    "not_published",
-                    "it is not in the published definition",
-                    format!("SELECT trem.start_task('{}'); publishes it.", draft.task.name),
+                Problem::warning(
+                    "new_column",
+                    format!("column \"{name}\" is not published yet; starting the task sends it"),
+                    format!(
+                        "To keep it here: SELECT trem.exclude_column('{}', {}, {});",
+                        draft.task.name,
+                        name::literal(&table),
+                        name::literal(name)
+                    ),
                 )
-                .of(shape.table.display()),
+                .of(table.as_str()),
             );
         }
     }
-    Ok(())
 }

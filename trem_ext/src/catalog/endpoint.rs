@@ -59,7 +59,22 @@ pub(crate) fn create(mut given: Endpoint) -> Result<(), Error> {
                                         port int, username text, password text, options jsonb)",
         &[document(&given)],
     )?;
-    Ok(())
+    grant(&given)
+}
+
+/// What lets the endpoint's role see that there is nothing for it yet; publishing does it again,
+/// for a role that is made later.
+fn grant(endpoint: &Endpoint) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Found {}
+    let (Some("source"), Some(username)) = (endpoint.role.as_deref(), &endpoint.username) else {
+        return Ok(());
+    };
+    let sql = "SELECT rolname FROM pg_roles WHERE rolname = $1";
+    match spi::row::<Found>(sql, &[username.as_str().into()])? {
+        Some(Found {}) => super::publish::grant_applier(username),
+        None => Ok(()),
+    }
 }
 
 /// Changes what is given and keeps the rest; an empty text takes a value away.
@@ -103,7 +118,7 @@ pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
         "SELECT pg_notify('trem', name) FROM trem.task WHERE $1 IN (source, target)",
         &[name.into()],
     )?;
-    Ok(())
+    grant(&changed)
 }
 
 pub(crate) fn drop(name: &str) -> Result<(), Error> {

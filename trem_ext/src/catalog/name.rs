@@ -8,6 +8,8 @@ use crate::error::Error;
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 pub(crate) const NAME_BYTES_MAX: usize = 63;
 
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
+
 /// A table argument.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TableName {
@@ -66,6 +68,12 @@ fn parts(text: &str) -> Result<Vec<String>, Error> {
 pub(crate) fn check_new(what: &str, name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::invalid(format!("the new name of the {what} is empty"), ""));
+    }
+    if what == "column" && SYSTEM_COLUMNS.contains(&name) {
+        return Err(Error::invalid(
+            format!("a column cannot be named \"{name}\", which is a system column"),
+            "Choose another name.",
+        ));
     }
     if name.len() > NAME_BYTES_MAX {
         return Err(Error::invalid(

@@ -67,11 +67,19 @@ impl Problem {
         self
     }
 
-    /// As one line of an error's detail.
+    /// As one line of a message.
     pub(crate) fn line(&self) -> String {
         match &self.table {
             Some(table) => format!("{table}: {}", self.message),
             None => self.message.clone(),
+        }
+    }
+
+    /// As one line of an error's detail: with what to do.
+    pub(crate) fn line_with_remedy(&self) -> String {
+        match self.hint.as_str() {
+            "" => self.line(),
+            hint => format!("{}: {hint}", self.line()),
         }
     }
 }

@@ -76,6 +76,7 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
     {
         return Ok(version);
     }
+    count_left(draft, plan)?;
     #[derive(Deserialize)]
     struct Next {
         version: i64,
@@ -105,6 +106,27 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into(), version.into()],
     )?;
     Ok(version)
+}
+
+/// A table that leaves the task misses changes from here on: should it come back, it is loaded
+/// again.
+fn count_left(draft: &Draft, plan: &Plan) -> Result<(), Error> {
+    spi::run(
+        "INSERT INTO trem.task_load AS l (task_id, table_oid, load_generation)
+         SELECT d.task_id, c.oid::regclass, (defined->>'load_generation')::bigint + 1
+         FROM trem.definition AS d
+         JOIN trem.task AS t USING (task_id, definition_version)
+         CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
+         JOIN pg_class AS c ON c.oid = (defined->>'oid')::oid
+         WHERE t.name = $1 AND c.oid <> ALL ($2::oid[])
+         ON CONFLICT (task_id, table_oid)
+         DO UPDATE SET load_generation = greatest(l.load_generation, excluded.load_generation)",
+        &[
+            draft.task.name.as_str().into(),
+            spi::oids(plan.shapes.iter().map(|shape| shape.table.oid)).into(),
+        ],
+    )?;
+    Ok(())
 }
 
 fn to_value(definition: &Definition) -> Value {
@@ -213,7 +235,7 @@ pub(crate) fn drop_views(task: &str) -> Result<(), Error> {
 }
 
 /// What every applier needs beside the views of its tasks.
-fn grant_applier(reader: &str) -> Result<(), Error> {
+pub(crate) fn grant_applier(reader: &str) -> Result<(), Error> {
     let reader = name::quoted(reader);
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
     for function in [

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use trem_wire::definition::Definition;
+use trem_wire::definition::{DefinedTable, Definition};
 use trem_wire::Lsn;
 
 use super::spi;
@@ -19,16 +19,22 @@ pub(crate) fn put(definition: &mut Definition, before: Option<Value>) -> Result<
     let now = spi::row::<Now>("SELECT pg_current_wal_insert_lsn() AS lsn", &[])?
         .ok_or_else(|| Error::Catalog("there is no WAL position".to_owned()))?
         .lsn;
-    let before = before.and_then(|content| serde_json::from_value::<Definition>(content).ok());
-    let tables = before.map_or_else(Vec::new, |before| before.tables);
+    let before = before.unwrap_or_default();
     definition.published_lsn = now;
     for table in &mut definition.tables {
-        let same = tables
-            .iter()
-            .find(|same| same.oid == table.oid && same.load_generation == table.load_generation);
-        table.changes_from = same.map_or(now, |same| same.changes_from);
+        table.changes_from = kept(&before, table).unwrap_or(now);
     }
     Ok(())
+}
+
+/// The position of a table that goes on. One that cannot be read leaves nothing out, because a
+/// change that is seen twice does no harm and one that is lost does.
+fn kept(before: &Value, table: &DefinedTable) -> Option<Lsn> {
+    let same = before["tables"].as_array()?.iter().find(|same| {
+        same["oid"].as_u64() == Some(u64::from(table.oid))
+            && same["load_generation"].as_i64() == Some(table.load_generation)
+    })?;
+    Some(Lsn::deserialize(&same["changes_from"]).unwrap_or(Lsn::INVALID))
 }
 
 /// The document without its positions, to compare it with another.

@@ -1,5 +1,5 @@
-//! How the plugin gets the published definition: through `trem.applier_definition`, which checks the
-//! session user's right to the task, so that nobody can stream a task that is not theirs.
+//! How the plugin gets the published definition: through `trem.applier_definition`, which checks
+//! the session user's right to the task, so that nobody can stream a task that is not theirs.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::{pg_sys, Spi};

@@ -242,3 +242,31 @@ fn encode_numeric(content: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&u16::from_ne_bytes([digit[0], digit[1]]).to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(header: &[u16], digits: &[u16], expect: [u16; 4]) {
+        let content: Vec<u8> =
+            header.iter().chain(digits).flat_map(|word| word.to_ne_bytes()).collect();
+        let mut out = Vec::new();
+        encode_numeric(&content, &mut out);
+        let words = expect.iter().chain(digits).flat_map(|word| word.to_be_bytes());
+        let mut sent = (8 + 2 * digits.len() as u32).to_be_bytes().to_vec();
+        sent.extend(words);
+        assert_eq!(out, sent);
+    }
+
+    // Count of digits, weight, sign, scale, as `numeric_send` has them.
+    #[test]
+    fn numerics_are_sent_as_the_server_sends_them() {
+        check(&[0x8000], &[], [0, 0, 0, 0]);
+        check(&[0x8000 | 0x2000 | 2 << 7], &[1, 5000], [2, 0, 0x4000, 2]);
+        check(&[0x8000 | 4 << 7 | 0x7F], &[1], [1, 0xFFFF, 0, 4]);
+        check(&[0x4000 | 5, 200], &[9, 9], [2, 200, 0x4000, 5]);
+        check(&[0xC000], &[], [0, 0, 0xC000, 0]);
+        check(&[0xD000], &[], [0, 0, 0xD000, 0x20]);
+        check(&[0xF000], &[], [0, 0, 0xF000, 0x20]);
+    }
+}

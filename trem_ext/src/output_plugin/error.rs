@@ -1,5 +1,5 @@
-//! What can be wrong with a stream, each with its SQLSTATE, detail and hint, and the one place where
-//! such an error becomes PostgreSQL's. Texts never hold a value of a row.
+//! What can be wrong with a stream, each with its SQLSTATE, detail and hint, and the one place
+//! where such an error becomes PostgreSQL's. Texts never hold a value of a row.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::quote_literal;

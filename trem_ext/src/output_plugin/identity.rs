@@ -1,5 +1,5 @@
-//! The key of a table as history has it at the change being decoded, and what of the old row the WAL
-//! holds because of it.
+//! The key of a table as history has it at the change being decoded, and what of the old row the
+//! WAL holds because of it.
 //!
 //! | replica identity | key | in the WAL of UPDATE and DELETE |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! Which relations may look different from now on. The server calls back whenever something it knows
-//! about a relation may be stale, also in the middle of other work; so here it is only noted.
+//! Which relations may look different from now on. The server calls back whenever something that it
+//! knows about a relation may be stale, also in the middle of other work; so it is only noted here.
 //!
 //! A callback can be registered but never taken back, so there is one per backend, with or without
 //! a stream. What it notes is bounded: beyond a few hundred relations it is "all of them".

@@ -1,4 +1,4 @@
-//! The plugin's options, as START_REPLICATION and the SQL functions pass them: a closed set of four.
+//! The plugin's options, as START_REPLICATION and the SQL functions pass them: a closed set.
 
 use std::str::FromStr;
 
@@ -78,4 +78,28 @@ fn parsed<T: FromStr>(name: &'static str, value: &str, expected: &str) -> Result
 
 fn invalid(name: &'static str, value: &str, expected: &str) -> StreamError {
     StreamError::OptionInvalid { name, value: value.to_owned(), expected: expected.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(given: &[(&str, &str)]) -> Result<Options, StreamError> {
+        Options::parse(given.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    #[test]
+    fn task_and_version_are_enough() {
+        let options = parse(&[("task", "a"), ("definition_version", "7")]).expect("valid");
+        assert_eq!((options.task.as_str(), options.definition_version), ("a", 7));
+        assert_eq!(options.compression, Compression::None);
+    }
+
+    #[test]
+    fn every_name_is_known_and_no_other() {
+        for name in NAMES {
+            assert!(!matches!(parse(&[(name, "")]), Err(StreamError::OptionUnknown { .. })));
+        }
+        assert!(matches!(parse(&[("Task", "a")]), Err(StreamError::OptionUnknown { .. })));
+    }
 }

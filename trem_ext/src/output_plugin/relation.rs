@@ -1,5 +1,5 @@
-//! How the rows of one source relation, as history has it at a change, become rows of a table of the
-//! definition: which attribute feeds which column, by which encoder, and which make up the key.
+//! How the rows of one source relation, as history has it at a change, become rows of a table of
+//! the definition: which attribute feeds which column, by which encoder, and which make up the key.
 //!
 //! A mapping is made before the first change of a relation and again when the server says that the
 //! relation may look different. Making it compares the relation with the definition. What differs
@@ -174,6 +174,7 @@ impl Mapping {
             target_schema: table.target_schema.clone(),
             target_name: table.target_name.clone(),
             format: row_format(table),
+            filtered: table.filter.is_some(),
             columns: columns.collect(),
         }
     }
@@ -291,8 +292,8 @@ fn refuse_new_columns(
     }
 }
 
-/// Compares the keys. Gives what may be used of old rows, and whether the table has no key any more:
-/// then an insert fails as well, because the target's key would no longer hold.
+/// Compares the keys. Gives what may be used of old rows, and whether the table has no key any
+/// more: then an insert fails as well, because the target's key would no longer hold.
 ///
 /// From before the publish another key is no error by itself: only what needs the key fails.
 fn compare_key(
