@@ -16,7 +16,7 @@ tell() { printf '%s\n' "$*"; }
 
 # --- Build, quietly: the story is the point. --------------------------------------------------
 
-chapter "Building TREM (the first time takes some minutes)"
+chapter "Building TREM (the first time takes some minutes; .work/demo-build.log tells)"
 mkdir -p "$WORK"
 if ! { cargo build --release -p trem_applier && tools/install.sh "$WORK/pg_config"; } \
     >"$WORK/demo-build.log" 2>&1; then
@@ -71,7 +71,7 @@ show() {
     local side=$1
     shift
     "${side}_sql" --no-align -P footer=off -P format=aligned -P tuples_only=off -P null=- -c "$*" |
-        sed "s/^/    /"
+        sed '/^$/d; s/^/    /'
 }
 run_sql() {
     printf '%s    %s%s\n' "$faint" "$*" "$plain"

@@ -64,7 +64,8 @@ mistakes! {
     a_task_that_exists_is_not_made_again:
         "SELECT trem.create_task('t', 'src', 'dst', '{app.animal}')", ["\"t\"", "exists"];
     an_unknown_endpoint_is_named:
-        "SELECT trem.create_task('u', 'nope', 'dst', '{app.animal}')", ["\"nope\"", "trem.endpoint"];
+        "SELECT trem.create_task('u', 'nope', 'dst', '{app.animal}')",
+        ["\"nope\"", "trem.endpoint"];
     a_target_is_no_source:
         "SELECT trem.create_task('u', 'dst', 'src', '{app.animal}')", ["\"dst\"", "source"];
     a_view_is_not_replicated: "SELECT trem.add_table('t', 'app.names')", ["app.names", "view"];

@@ -250,8 +250,8 @@ fn a_count_larger_than_the_frame_is_refused() {
     assert_eq!(decode_frame(&Bytes::copy_from_slice(&huge)), Err(DecodeError::Truncated));
 }
 
-fn golden() -> Vec<(Message, &'static [u8])> {
-    let relation = Relation {
+fn golden_relation() -> Relation {
+    Relation {
         oid: 16_384,
         source_schema: "app".to_owned(),
         source_name: "user".to_owned(),
@@ -266,7 +266,10 @@ fn golden() -> Vec<(Message, &'static [u8])> {
             type_name: "integer".to_owned(),
             key: true,
         }],
-    };
+    }
+}
+
+fn golden() -> Vec<(Message, &'static [u8])> {
     let mut row = Vec::new();
     put_row(&mut row, &vec![Some(vec![0, 0, 0, 7]), None]);
     let mut updated = Vec::new();
@@ -288,7 +291,7 @@ fn golden() -> Vec<(Message, &'static [u8])> {
             b"B\xac\x02\xc8\xb0\xd3\x9b\xeb\x02\x01",
         ),
         (
-            Message::Relation(relation),
+            Message::Relation(golden_relation()),
             b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1rio\
               b\x01\x01\x02\x02id\x17\x07integer\x01",
         ),
