@@ -27,7 +27,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use trem_wire::message::{Begin, Message, Relation, Run};
+use trem_wire::message::{Begin, ErrorRow, Message, Relation, Run};
 use trem_wire::Lsn;
 
 /// What happened.
@@ -49,6 +49,8 @@ pub enum Action {
     Delete(Arc<Relation>, Run),
     /// Several tables, because foreign keys may tie them.
     Truncate(Vec<Arc<Relation>>),
+    /// The source could not compute a row: stop, or record it, as the task wants.
+    RowFailed(Arc<Relation>, ErrorRow),
     /// Ends the group: record the position in its transaction and commit.
     Commit {
         applied_lsn: Lsn,
@@ -219,6 +221,11 @@ impl Apply {
                 if !relations.is_empty() {
                     actions.push(Action::Truncate(relations));
                 }
+            }
+            Message::Error(error) => {
+                self.inside("error row")?;
+                let relation = self.relation(error.relation)?;
+                actions.push(Action::RowFailed(relation, error));
             }
             Message::Logical(logical) => {
                 self.inside("message")?;

@@ -35,6 +35,8 @@ pub enum Kind {
     WalKept,
     /// The target refuses a row: constraint, type, trigger.
     Refused,
+    /// The source could not compute a row: an expression failed.
+    RowFailed,
     /// A change finds no row on the target.
     RowMissing,
     /// A conflict with other sessions that passes: deadlock, serialization, lock timeout.
@@ -130,6 +132,7 @@ impl Error {
             | Kind::WalKept
             | Kind::Refused
             | Kind::RowMissing
+            | Kind::RowFailed
             | Kind::Protocol
             | Kind::Internal => Policy::Stop,
         }

@@ -130,6 +130,14 @@ impl Reader {
                     self.line("truncate", name, Some(data.clone()));
                 }
             }
+            Message::Error(error) => {
+                let name = self.relations.get(&error.relation).map(table_name);
+                let data = object([
+                    ("rule_id", error.rule_id.to_string()),
+                    ("sqlstate", string(&error.sqlstate)),
+                ]);
+                self.line("error", name, Some(data));
+            }
             Message::Logical(logical) => {
                 let content = string(&String::from_utf8_lossy(&logical.content));
                 self.line("message", None, Some(object([("content", content)])));

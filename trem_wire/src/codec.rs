@@ -15,11 +15,12 @@
 //! | tag | message  | fields |
 //! |-----|----------|--------|
 //! | `B` | begin    | xid, commit_lsn, commit_timestamp |
-//! | `R` | relation | oid, four names, format, column count, columns (attnum, name, type OID, type name, key) |
+//! | `R` | relation | oid, four names, format, filtered, column count, columns (attnum, name, type OID, type name, key) |
 //! | `I` | insert   | relation OID, row count, byte count, rows |
 //! | `U` | update   | relation OID, row count, byte count, rows, each: flags, [old row], new row, [unchanged set], [unknown set] |
 //! | `D` | delete   | relation OID, row count, byte count, rows of the key columns |
 //! | `T` | truncate | flags, relation count, relation OIDs |
+//! | `E` | error    | relation OID, operation (`I`, `U`, `D`), rule id, SQLSTATE, byte count, row of the key columns |
 //! | `M` | logical  | content |
 //! | `C` | commit   | end_lsn |
 //!
@@ -30,9 +31,10 @@
 
 use bytes::Bytes;
 
+pub use crate::message::Operation;
 use crate::message::{
-    Begin, Column, Commit, Logical, Message, Relation, RowFormat, Run, Truncate, UpdatedRow,
-    UPDATE_HAS_OLD, UPDATE_HAS_UNCHANGED, UPDATE_HAS_UNKNOWN,
+    Begin, Column, Commit, ErrorRow, Logical, Message, Relation, RowFormat, Run, Truncate,
+    UpdatedRow, UPDATE_HAS_OLD, UPDATE_HAS_UNCHANGED, UPDATE_HAS_UNKNOWN,
 };
 use crate::primitive::{put_bytes, put_varint, Reader};
 use crate::row::Row;
@@ -58,6 +60,7 @@ const TAG_INSERT: u8 = b'I';
 const TAG_UPDATE: u8 = b'U';
 const TAG_DELETE: u8 = b'D';
 const TAG_TRUNCATE: u8 = b'T';
+const TAG_ERROR: u8 = b'E';
 const TAG_LOGICAL: u8 = b'M';
 const TAG_COMMIT: u8 = b'C';
 
@@ -95,6 +98,7 @@ pub fn encode_relation(out: &mut Vec<u8>, relation: &Relation) {
         RowFormat::Binary => b'b',
         RowFormat::Text => b't',
     });
+    out.push(u8::from(relation.filtered));
     put_varint(out, relation.columns.len() as u64);
     for column in &relation.columns {
         put_varint(out, zigzag(i64::from(column.attnum)));
@@ -117,6 +121,7 @@ fn decode_relation(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
             b't' => RowFormat::Text,
             _ => return Err(DecodeError::Malformed("unknown row format")),
         },
+        filtered: decode_flag(reader)?,
         columns: {
             let count = reader.length()?;
             (0..count).map(|_| decode_column(reader)).collect::<Result<_, _>>()?
@@ -131,29 +136,29 @@ fn decode_column(reader: &mut Reader<'_>) -> Result<Column, DecodeError> {
         name: reader.string()?,
         type_oid: reader.varint_u32()?,
         type_name: reader.string()?,
-        key: match reader.byte()? {
-            0 => false,
-            1 => true,
-            _ => return Err(DecodeError::Malformed("flag that is neither 0 nor 1")),
-        },
+        key: decode_flag(reader)?,
     })
 }
 
-/// The operation of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
-    Insert,
-    Update,
-    Delete,
+fn decode_flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match reader.byte()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::Malformed("flag that is neither 0 nor 1")),
+    }
+}
+
+fn operation_tag(operation: Operation) -> u8 {
+    match operation {
+        Operation::Insert => TAG_INSERT,
+        Operation::Update => TAG_UPDATE,
+        Operation::Delete => TAG_DELETE,
+    }
 }
 
 /// Appends a run whose rows the caller has encoded: for updates with [`encode_update_row`].
 pub fn encode_run(out: &mut Vec<u8>, op: Operation, relation: u32, row_count: u32, rows: &[u8]) {
-    out.push(match op {
-        Operation::Insert => TAG_INSERT,
-        Operation::Update => TAG_UPDATE,
-        Operation::Delete => TAG_DELETE,
-    });
+    out.push(operation_tag(op));
     put_varint(out, u64::from(relation));
     put_varint(out, u64::from(row_count));
     put_bytes(out, rows);
@@ -228,6 +233,36 @@ fn decode_truncate(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
     }))
 }
 
+pub fn encode_error_row(out: &mut Vec<u8>, error: &ErrorRow) {
+    out.push(TAG_ERROR);
+    put_varint(out, u64::from(error.relation));
+    out.push(operation_tag(error.operation));
+    put_varint(out, zigzag(error.rule_id));
+    put_bytes(out, error.sqlstate.as_bytes());
+    put_bytes(out, &error.key);
+}
+
+fn decode_error_row(reader: &mut Reader<'_>, frame: &Bytes) -> Result<Message, DecodeError> {
+    let error = ErrorRow {
+        relation: reader.varint_u32()?,
+        operation: match reader.byte()? {
+            TAG_INSERT => Operation::Insert,
+            TAG_UPDATE => Operation::Update,
+            TAG_DELETE => Operation::Delete,
+            _ => return Err(DecodeError::Malformed("unknown operation")),
+        },
+        rule_id: unzigzag(reader.varint()?),
+        sqlstate: reader.string()?,
+        key: frame.slice_ref(reader.bytes()?),
+    };
+    let mut key_reader = Reader::new(&error.key);
+    Row::read(&mut key_reader, &error.key)?;
+    if !key_reader.is_empty() || error.sqlstate.len() != 5 {
+        return Err(DecodeError::Malformed("error row with a broken key or SQLSTATE"));
+    }
+    Ok(Message::Error(error))
+}
+
 pub fn encode_logical(out: &mut Vec<u8>, content: &[u8]) {
     out.push(TAG_LOGICAL);
     put_bytes(out, content);
@@ -258,6 +293,7 @@ pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
             TAG_UPDATE => Message::Update(decode_run(&mut reader, Operation::Update, frame)?),
             TAG_DELETE => Message::Delete(decode_run(&mut reader, Operation::Delete, frame)?),
             TAG_TRUNCATE => decode_truncate(&mut reader)?,
+            TAG_ERROR => decode_error_row(&mut reader, frame)?,
             TAG_LOGICAL => decode_logical(&mut reader, frame)?,
             TAG_COMMIT => decode_commit(&mut reader)?,
             tag => return Err(DecodeError::UnknownTag(tag)),

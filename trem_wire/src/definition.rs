@@ -161,6 +161,9 @@ pub struct DefinedTable {
     pub leaves: Vec<DefinedLeaf>,
     /// `CREATE TABLE` for the target, without key and indexes.
     pub create_statement: String,
+    /// Which rows are carried over; `None`: all. A boolean expression.
+    #[serde(default)]
+    pub filter: Option<DefinedExpression>,
     /// Key first, then indexes: run after the copy, in order.
     pub index_statements: Vec<DefinedIndex>,
 }
@@ -176,8 +179,9 @@ pub enum DefinedRowFormat {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DefinedColumn {
-    /// Attribute number in the source table.
+    /// Attribute number in the source table; 0 for a column that only the target has.
     pub attnum: i16,
+    /// Empty for a column that only the target has.
     pub source_name: String,
     /// Name on the target.
     pub name: String,
@@ -188,6 +192,19 @@ pub struct DefinedColumn {
     pub not_null: bool,
     /// Part of the key: the replica-identity columns; with FULL those of the primary key.
     pub key: bool,
+    /// What the column's value is computed from; `None`: the source column is passed through.
+    #[serde(default)]
+    pub expression: Option<DefinedExpression>,
+}
+
+/// An expression over the source table's row, as the rules compose it. It sees the columns under
+/// their source names, is parsed with an empty search path, and yields the column's type.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinedExpression {
+    /// The rule to name when it fails.
+    pub rule_id: i64,
+    pub sql: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -212,6 +229,9 @@ pub struct DefinedIndex {
     /// Name on the target; an index of this name on the table counts as built.
     pub name: String,
     pub key: bool,
+    /// The target columns of a unique index other than the key; else empty.
+    #[serde(default)]
+    pub unique_columns: Vec<String>,
     pub create_statement: String,
 }
 

@@ -21,6 +21,8 @@ pub enum Message {
     Update(Run),
     Delete(Run),
     Truncate(Truncate),
+    /// A change whose new row could not be computed.
+    Error(ErrorRow),
     /// A logical decoding message with TREM's prefix, written inside a transaction.
     Logical(Logical),
     Commit(Commit),
@@ -64,6 +66,8 @@ pub struct Relation {
     pub target_schema: String,
     pub target_name: String,
     pub format: RowFormat,
+    /// The task filters its rows: an update may be of a row that the target does not have yet.
+    pub filtered: bool,
     pub columns: Vec<Column>,
 }
 
@@ -175,6 +179,37 @@ pub struct Truncate {
     pub relations: Vec<u32>,
     pub cascade: bool,
     pub restart_identity: bool,
+}
+
+/// A change of a row for which an expression failed. Never holds the message, which may carry values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ErrorRow {
+    pub relation: u32,
+    /// The change that was to be made: insert or update.
+    pub operation: Operation,
+    /// The rule whose expression failed, as `trem.transformation` lists it.
+    pub rule_id: i64,
+    /// Five characters, of class 22 or 23.
+    pub sqlstate: String,
+    /// One row of the key columns as the target has them; all columns of the source's row that are
+    /// passed through, for a relation without a key.
+    pub key: Bytes,
+}
+
+impl ErrorRow {
+    /// The key's fields. The codec validated them.
+    #[must_use]
+    pub fn key(&self) -> Row<'_> {
+        Row::read(&mut Reader::new(&self.key), &self.key).expect("validated")
+    }
+}
+
+/// What a change does to a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    Insert,
+    Update,
+    Delete,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

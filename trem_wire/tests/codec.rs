@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use trem_wire::codec::{
-    decode_frame, encode_begin, encode_column_set, encode_commit, encode_logical, encode_relation,
-    encode_run, encode_truncate, encode_update_row, DecodeError, Operation,
+    decode_frame, encode_begin, encode_column_set, encode_commit, encode_error_row, encode_logical,
+    encode_relation, encode_run, encode_truncate, encode_update_row, DecodeError, Operation,
 };
 use trem_wire::message::{
-    Begin, Column, Commit, Logical, Message, Relation, RowFormat, Run, Truncate,
+    Begin, Column, Commit, ErrorRow, Logical, Message, Relation, RowFormat, Run, Truncate,
 };
 use trem_wire::row::RowWriter;
 use trem_wire::Lsn;
@@ -53,6 +53,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Update(run) => encode_message_run(&mut out, Operation::Update, run),
         Message::Delete(run) => encode_message_run(&mut out, Operation::Delete, run),
         Message::Truncate(truncate) => encode_truncate(&mut out, truncate),
+        Message::Error(error) => encode_error_row(&mut out, error),
         Message::Logical(logical) => encode_logical(&mut out, &logical.content),
         Message::Commit(commit) => encode_commit(&mut out, commit),
     }
@@ -104,15 +105,29 @@ fn relation() -> impl Strategy<Value = Relation> {
     );
     let format = prop_oneof![Just(RowFormat::Binary), Just(RowFormat::Text)];
     let names = (".{0,12}", ".{0,12}", ".{0,12}", ".{0,12}");
-    (any::<u32>(), names, format, prop::collection::vec(column, 0..20)).prop_map(
-        |(oid, names, format, columns)| Relation {
+    (any::<u32>(), names, format, any::<bool>(), prop::collection::vec(column, 0..20)).prop_map(
+        |(oid, names, format, filtered, columns)| Relation {
             oid,
             source_schema: names.0,
             source_name: names.1,
             target_schema: names.2,
             target_name: names.3,
             format,
+            filtered,
             columns,
+        },
+    )
+}
+
+fn error_row() -> impl Strategy<Value = ErrorRow> {
+    let operation =
+        prop_oneof![Just(Operation::Insert), Just(Operation::Update), Just(Operation::Delete)];
+    let key = (0_usize..5).prop_flat_map(fields);
+    (any::<u32>(), operation, any::<i64>(), "[0-9A-Z]{5}", key).prop_map(
+        |(relation, operation, rule_id, sqlstate, key)| {
+            let mut bytes = Vec::new();
+            put_row(&mut bytes, &key);
+            ErrorRow { relation, operation, rule_id, sqlstate, key: bytes.into() }
         },
     )
 }
@@ -131,6 +146,7 @@ fn message() -> impl Strategy<Value = Message> {
                 Message::Truncate(Truncate { relations, cascade, restart_identity })
             }
         ),
+        error_row().prop_map(Message::Error),
         prop::collection::vec(any::<u8>(), 0..60)
             .prop_map(|content| Message::Logical(Logical { content: content.into() })),
         any::<u64>().prop_map(|lsn| Message::Commit(Commit { end_lsn: Lsn(lsn) })),
@@ -141,7 +157,8 @@ fn message() -> impl Strategy<Value = Message> {
 fn read_rows(message: &Message) {
     match message {
         Message::Insert(run) | Message::Delete(run) => {
-            assert_eq!(run.rows().map(|row| row.fields().count()).count(), run.row_count as usize);
+            run.rows().for_each(|row| assert_eq!(row.fields().count(), row.field_count()));
+            assert_eq!(run.rows().count(), run.row_count as usize);
         }
         Message::Update(run) => {
             for row in run.updated_rows() {
@@ -241,6 +258,7 @@ fn golden() -> Vec<(Message, &'static [u8])> {
         target_schema: "dwh".to_owned(),
         target_name: "Usuário".to_owned(),
         format: RowFormat::Binary,
+        filtered: true,
         columns: vec![Column {
             attnum: 1,
             name: "id".to_owned(),
@@ -272,7 +290,7 @@ fn golden() -> Vec<(Message, &'static [u8])> {
         (
             Message::Relation(relation),
             b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1rio\
-              b\x01\x02\x02id\x17\x07integer\x01",
+              b\x01\x01\x02\x02id\x17\x07integer\x01",
         ),
         (
             Message::Insert(run(&row)),
@@ -294,6 +312,16 @@ fn golden() -> Vec<(Message, &'static [u8])> {
                 restart_identity: false,
             }),
             b"T\x01\x02\x80\x80\x01\x01",
+        ),
+        (
+            Message::Error(ErrorRow {
+                relation: 16_384,
+                operation: Operation::Update,
+                rule_id: 3,
+                sqlstate: "22P02".to_owned(),
+                key: Bytes::from_static(b"\0\x01\xff\xff\xff\xff"),
+            }),
+            b"E\x80\x80\x01U\x06\x0522P02\x06\0\x01\xff\xff\xff\xff",
         ),
         (
             Message::Logical(Logical { content: Bytes::from_static(b"barrier:x") }),

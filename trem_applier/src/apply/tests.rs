@@ -12,6 +12,7 @@ fn relation(oid: u32) -> Relation {
         target_schema: "public".to_owned(),
         target_name: format!("t{oid}"),
         format: RowFormat::Binary,
+        filtered: false,
         columns: vec![Column {
             attnum: 1,
             name: "id".to_owned(),

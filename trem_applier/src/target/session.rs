@@ -29,16 +29,17 @@ use std::sync::Arc;
 
 use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::Statement;
+use trem_wire::message::{ErrorRow, Relation};
 use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
 use super::pipeline::{Expect, Pipeline};
-use super::progress;
+use super::{progress, quote_table};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 pub struct Session {
     client: Arc<Client>,
@@ -191,6 +192,7 @@ impl Session {
                 self.begin(Some(applied_lsn)).await?;
                 self.commit(applied_lsn).await
             }
+            Action::RowFailed(relation, error) => Err(row_failed(&relation, &error)),
             Action::Barrier { .. } => Ok(()),
         }
     }
@@ -287,4 +289,19 @@ impl Session {
         self.unflushed.clear();
         Ok(())
     }
+}
+
+/// A row that the source could not compute. Names the key's columns, never their values.
+fn row_failed(relation: &Relation, error: &ErrorRow) -> Error {
+    let key: Vec<_> = relation.key().map(|at| relation.columns[at].name.as_str()).collect();
+    let message = format!(
+        "rule {} cannot compute a row of {} (key: {})",
+        error.rule_id,
+        quote_table(&relation.source_schema, &relation.source_name),
+        key.join(", ")
+    );
+    Error::new(Kind::RowFailed, message).sqlstate(&error.sqlstate).hint(
+        "Mend the rule (trem.transformation lists it) or the row, then SELECT trem.start_task(...); \
+         or set the task's option on_error to skip_row.",
+    )
 }

@@ -115,6 +115,7 @@ mod tests {
             target_schema: "Ordem de Serviço".to_owned(),
             target_name: "it's \"quoted\"".to_owned(),
             format: RowFormat::Binary,
+            filtered: false,
             columns: columns
                 .iter()
                 .map(|&(name, key)| Column {

@@ -366,6 +366,7 @@ fn message_bytes(message: &trem_wire::message::Message) -> usize {
         Message::Begin(_)
         | Message::Relation(_)
         | Message::Truncate(_)
+        | Message::Error(_)
         | Message::Logical(_)
         | Message::Commit(_) => 64,
     }

@@ -70,6 +70,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
                 type_name: column.source.type_name.clone(),
                 not_null: column.source.not_null,
                 key: column.key,
+                expression: None,
             })
             .collect(),
         leaves: source
@@ -84,6 +85,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
             })
             .collect(),
         create_statement: statement::create_table(shape),
+        filter: None,
         index_statements: Vec::new(),
     }
 }

@@ -96,7 +96,16 @@ fn create_index(shape: &Shape, index: &Index, name: &str) -> Result<DefinedIndex
             if index.nulls_not_distinct { " NULLS NOT DISTINCT" } else { "" },
         )
     };
-    Ok(DefinedIndex { name: name.to_owned(), key: index.is_key, create_statement })
+    let unique_columns = match index.unique && !index.is_key {
+        true => index.columns.iter().map(|c| target(c.attnum).map(str::to_owned)).collect(),
+        false => Ok(Vec::new()),
+    };
+    Ok(DefinedIndex {
+        name: name.to_owned(),
+        key: index.is_key,
+        unique_columns: unique_columns?,
+        create_statement,
+    })
 }
 
 fn index_column(column: &IndexColumn, target: &str) -> String {

@@ -174,6 +174,7 @@ impl Mapping {
             target_schema: table.target_schema.clone(),
             target_name: table.target_name.clone(),
             format: row_format(table),
+            filtered: table.filter.is_some(),
             columns: columns.collect(),
         }
     }
