@@ -180,7 +180,7 @@ fn a_role_without_any_right_is_told_where_rights_come_from() {
     pair.expect_log("");
     let outcome = pair.run_until_caught_up("t");
     assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
-    outcome.assert_says(&["trem_applier", "trem.start_task"]);
+    outcome.assert_says(&["schema trem", "source endpoint"]);
 }
 
 #[test]
