@@ -16,9 +16,6 @@ SERVER_USER=postgres
 
 export PGRX_HOME=$WORK/pgrx
 export PATH=$WORK/cargo-pgrx/bin:$PATH:/usr/sbin:/sbin
-# pgrx-tests connects as $USER, which cron, CI and containers may not set.
-USER=$(id -un)
-export USER
 # trem_ext/build.rs sets this flag for the library alone. Left to cargo-pgrx it goes into
 # RUSTFLAGS, and every crate is built a second time.
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
@@ -42,7 +39,9 @@ pg_major() { "${1:-$PG_CONFIG}" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
 # Whether this minor release knows output_plugin_libraries, and refuses plugins not listed there.
 # On an older one the setting is unknown, and fatal in postgresql.conf.
 has_output_plugin_libraries() {
-    "$("$PG_CONFIG" --bindir)/postgres" --describe-config | grep -q '^output_plugin_libraries'
+    # Read to its end: grep -q would break the pipe, and pipefail tell that as a failure.
+    "$("$PG_CONFIG" --bindir)/postgres" --describe-config |
+        grep '^output_plugin_libraries' >/dev/null
 }
 
 # Runs a command as the user who may run a server.

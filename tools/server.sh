@@ -18,19 +18,21 @@ server_root() {
     fi
 }
 
-# Program $1 of the copy, for any caller: root hands over to the server's user, and initdb makes the
-# caller the superuser unless it names another, as PostgreSQL does when it is run directly.
+# Program $1 of the copy, for any caller: root hands over to the server's user. The superuser is
+# "postgres" on every machine, so that what tests print does not depend on who runs them.
 write_switch() {
     local program=$1 prepare=''
     mv "$bin/$program" "$bin/$program.real"
     if [ "$program" = initdb ]; then
-        prepare='case " $* " in *" -U "*) ;; *) set -- "$@" -U "$(id -un)" ;; esac'
+        prepare='case " $* " in *" -U "*) ;; *) set -- "$@" -U postgres ;; esac'
     fi
     cat >"$bin/$program" <<SWITCH
 #!/usr/bin/env bash
+# Rust code in the server must not write backtraces into error details because the caller does.
+export RUST_BACKTRACE=0
+$prepare
 if [ "\$(id -u)" != 0 ]; then exec "$bin/$program.real" "\$@"; fi
 cd /
-$prepare
 exec runuser -u $SERVER_USER -- "$bin/$program.real" "\$@"
 SWITCH
     chmod 755 "$bin/$program"
@@ -51,7 +53,8 @@ ANSWER
 
 root=$(server_root)
 bin=$root$("$PG_CONFIG" --bindir)
-stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres")
+stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres" \
+    "${BASH_SOURCE[0]}")
 if [ "$(cat "$root/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "$root"
     for folder in --bindir --pkglibdir --sharedir; do

@@ -9,6 +9,12 @@ cd "$ROOT"
 run_folder=$(make_run_folder test)
 logs=$(mktemp -d)
 failed_parts=()
+mkdir "$logs/parts"
+
+# cargo-pgrx and its tests connect as the user of the operating system: a service file says that it
+# is the superuser of the cluster instead.
+export PGSERVICEFILE=$logs/service PGSERVICE=trem
+printf '[trem]\nuser=postgres\n' >"$PGSERVICEFILE"
 
 # Whatever happens, no server stays behind.
 clean_up() {
@@ -26,7 +32,7 @@ part() {
     shift
     step "$name"
     # Colours would hide the counts from the sum below.
-    if ! CARGO_TERM_COLOR=never NO_COLOR=1 "$@" 2>&1 | tee "$logs/$name"; then
+    if ! CARGO_TERM_COLOR=never NO_COLOR=1 "$@" 2>&1 | tee "$logs/parts/$name"; then
         failed_parts+=("$name")
     fi
 }
@@ -35,7 +41,7 @@ pgrx_test() {
     local major
     major=$(pg_major)
     as_server_user mkdir "$run_folder/pgrx"
-    (cd trem_ext && CARGO_PGRX_TEST_PGDATA=$run_folder/pgrx \
+    (cd trem_ext && USER=postgres CARGO_PGRX_TEST_PGDATA=$run_folder/pgrx \
         cargo pgrx test "pg$major" --no-default-features --features "pg$major")
 }
 
@@ -57,7 +63,7 @@ pgrx_regress() {
     } >"$run_folder/config.toml"
     rm -f tests/pg_regress/regression.diffs
     if ! (cd trem_ext && PGRX_HOME=$run_folder cargo pgrx regress "pg$major" --release \
-        --no-default-features --features "pg$major" --resetdb \
+        --no-default-features --features "pg$major" --resetdb --psql-verbosity default \
         "${settings[@]/#/--postgresql-conf=}"); then
         cat tests/pg_regress/regression.diffs || true
         return 1
@@ -87,7 +93,7 @@ end_to_end() {
 # "test result: ok. 3 passed; 1 failed; ..." of cargo, "passed=3 failed=1 [skipped=1]" of pgrx. A
 # regression test without expected output is skipped by pgrx: nobody looked at it, so it failed.
 add_up() {
-    cat "$logs"/* | sed -nE \
+    cat "$logs"/parts/* | sed -nE \
         -e 's/.*test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' \
         -e 's/^passed=([0-9]+) failed=([0-9]+) skipped=([0-9]+).*/\1 \2 \3/p' \
         -e 's/^passed=([0-9]+) failed=([0-9]+)$/\1 \2/p' |

@@ -1,5 +1,5 @@
-//! What a person may get wrong in SQL and on the command line: each mistake is refused with a message
-//! that names the culprit and the remedy, and nothing is half done.
+//! What a person may get wrong in SQL and on the command line: each mistake is refused with a
+//! message that names the culprit and the remedy, and nothing is half done.
 
 use trem_tests::Pair;
 
@@ -23,7 +23,8 @@ fn check(statement: &str, parts: &[&str]) {
     let mut pair = drafted();
     let draft = "SELECT jsonb_build_array(
         (SELECT jsonb_agg(t) FROM trem.task t), (SELECT jsonb_agg(t) FROM trem.task_table t),
-        (SELECT jsonb_agg(t) FROM trem.transformation t), (SELECT jsonb_agg(t) FROM trem.endpoint t))";
+        (SELECT jsonb_agg(t) FROM trem.transformation t),
+        (SELECT jsonb_agg(t) FROM trem.endpoint t))";
     let before = pair.source.text(draft);
     pair.source.failure(statement).assert_says(parts);
     assert_eq!(pair.source.text(draft), before, "nothing is half done");
@@ -40,18 +41,21 @@ mistakes! {
     an_unknown_task_is_named: "SELECT trem.start_task('nope')", ["\"nope\"", "trem.task"];
     an_unknown_table_is_named: "SELECT trem.add_table('t', 'app.nope')", ["app.nope"];
     a_table_of_no_schema_is_refused: "SELECT trem.add_table('t', 'nope.person')", ["nope"];
-    a_name_that_is_no_identifier_is_refused: "SELECT trem.add_table('t', 'app.per son')", ["per son"];
+    a_name_that_is_no_identifier_is_refused:
+        "SELECT trem.add_table('t', 'app.per son')", ["per son"];
     a_table_that_is_not_in_the_task_is_refused:
         "SELECT trem.rename_table('t', 'app.animal', 'x')", ["app.animal", "trem.add_table"];
     an_unknown_column_is_named:
         "SELECT trem.rename_column('t', 'app.person', 'nope', 'x')", ["nope", "app.person"];
     an_unknown_task_option_lists_the_known_ones:
-        "SELECT trem.alter_task('t', '{\"jobs\": 2}')", ["\"jobs\"", "full_load_jobs", "compression"];
+        "SELECT trem.alter_task('t', '{\"jobs\": 2}')",
+        ["\"jobs\"", "full_load_jobs", "compression"];
     an_invalid_value_of_an_option_is_refused:
         "SELECT trem.alter_task('t', '{\"target_tables\": \"drop\"}')",
         ["target_tables", "truncate"];
     no_jobs_at_all_are_refused:
-        "SELECT trem.alter_task('t', '{\"full_load_jobs\": 0}')", ["full_load_jobs", "between 1 and"];
+        "SELECT trem.alter_task('t', '{\"full_load_jobs\": 0}')",
+        ["full_load_jobs", "between 1 and"];
     an_unknown_mode_lists_the_known_ones:
         "SELECT trem.create_task('u', 'src', 'dst', '{app.animal}', mode => 'all')",
         ["\"all\"", "full_load_and_cdc"];
@@ -75,7 +79,8 @@ mistakes! {
     an_unknown_transformation_is_named:
         "SELECT trem.drop_transformation(4711)", ["4711", "trem.transformation"];
     an_unknown_kind_of_endpoint_lists_the_known_ones:
-        "SELECT trem.create_endpoint('e', 'target', kind => 'oracle')", ["\"oracle\"", "postgresql"];
+        "SELECT trem.create_endpoint('e', 'target', kind => 'oracle')",
+        ["\"oracle\"", "postgresql"];
     an_unknown_role_of_an_endpoint_lists_the_known_ones:
         "SELECT trem.create_endpoint('e', 'sink')", ["\"sink\"", "source", "target"];
     an_unknown_endpoint_option_lists_the_known_ones:

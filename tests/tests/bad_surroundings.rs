@@ -1,6 +1,6 @@
-//! What may be wrong around a task: servers, rights, settings, tables of the target, and servers and
-//! definitions that change while it runs. Each is told with its remedy; what passes by itself is
-//! survived.
+//! What may be wrong around a task: servers, rights, settings, tables of the target, and servers
+//! and definitions that change while it runs. Each is told with its remedy; what passes by itself
+//! is survived.
 
 use trem_tests::{wait_for, Cluster, Pair};
 

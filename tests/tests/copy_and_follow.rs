@@ -7,7 +7,8 @@ fn change_rows(source: &mut Database, table: &str, key: &str, column: &str) {
     source.exec(&format!(
         "UPDATE {table} SET {column} = 'changed ' || {key} WHERE {key} % 3 = 0;
          DELETE FROM {table} WHERE {key} % 5 = 0;
-         INSERT INTO {table} ({key}, {column}) SELECT n, 'new ' || n FROM generate_series(1001, 1100) n"
+         INSERT INTO {table} ({key}, {column})
+         SELECT n, 'new ' || n FROM generate_series(1001, 1100) n"
     ));
 }
 
@@ -63,7 +64,8 @@ fn columns_dropped_earlier_leave_no_trace() {
     let mut pair = Pair::new();
     pair.source.exec(
         "CREATE TABLE item (gone int, id int PRIMARY KEY, also_gone text, name text, last date);
-         INSERT INTO item SELECT n, n, 'x', 'name ' || n, '2024-01-01' FROM generate_series(1, 100) n;
+         INSERT INTO item
+         SELECT n, n, 'x', 'name ' || n, '2024-01-01' FROM generate_series(1, 100) n;
          ALTER TABLE item DROP COLUMN gone, DROP COLUMN also_gone, DROP COLUMN last;
          ALTER TABLE item ADD COLUMN gone numeric DEFAULT 1.50;
          INSERT INTO item SELECT n, 'name ' || n FROM generate_series(101, 200) n",

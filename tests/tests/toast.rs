@@ -1,5 +1,5 @@
-//! Values that an UPDATE did not touch are not in the WAL: the target keeps what it has, and no NULL
-//! ever takes their place.
+//! Values that an UPDATE did not touch are not in the WAL: the target keeps what it has, and no
+//! NULL ever takes their place.
 
 use trem_tests::Pair;
 

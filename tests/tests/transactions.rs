@@ -197,7 +197,8 @@ fn a_table_without_key_and_with_identity_full_is_followed_row_by_row() {
 #[test]
 fn a_table_without_key_and_identity_takes_inserts() {
     let mut pair = check_table(
-        "CREATE TABLE item (a int, v text); INSERT INTO item VALUES (1, 'x'), (1, 'x'), (NULL, NULL)",
+        "CREATE TABLE item (a int, v text);
+         INSERT INTO item VALUES (1, 'x'), (1, 'x'), (NULL, NULL)",
         "INSERT INTO item VALUES (1, 'x'), (2, 'y')",
     );
     let findings = pair.source.rows("SELECT severity, message FROM trem.check_task('t')");

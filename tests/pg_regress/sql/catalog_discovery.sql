@@ -1,5 +1,6 @@
 -- What there is to replicate: schemas, tables with their key and whether they can be replicated,
 -- columns, row counts.
+SET datestyle = 'ISO, MDY';
 CREATE SCHEMA shop;
 CREATE SCHEMA "Ordem de Serviço";
 CREATE TABLE shop.customer (
