@@ -6,8 +6,9 @@
 --              database is in its hands, so give this only to a role that may read every table. It
 --              needs CREATE on trem_read, and membership in the owners of the tables; to drop a
 --              task with its slot, REPLICATION.
---   applier    the role that a source endpoint names: publishing grants it USAGE on the two
---              schemas, SELECT on the views of its tasks, EXECUTE on the applier_* functions.
+--   applier    the role that a source endpoint names: that grants it USAGE on the two schemas and
+--              EXECUTE on the applier_* functions, and publishing SELECT on its tasks' views.
+--              Before such a role is dropped: DROP OWNED BY.
 
 CREATE FUNCTION trem.grant_operator(operator name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

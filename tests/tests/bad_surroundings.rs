@@ -80,7 +80,8 @@ fn a_role_without_replication_right_is_told_with_its_remedy() {
 
 #[test]
 fn a_role_that_is_gone_is_told_with_its_remedy() {
-    check_start(&[], "DROP ROLE trem_applier", &["CREATE ROLE \"trem_applier\" LOGIN REPLICATION"]);
+    let drop = "DROP OWNED BY trem_applier; DROP ROLE trem_applier";
+    check_start(&[], drop, &["CREATE ROLE \"trem_applier\" LOGIN REPLICATION"]);
 }
 
 #[test]

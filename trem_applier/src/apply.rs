@@ -44,6 +44,11 @@ pub enum Event {
 /// What to do on the target, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
+    /// The changes that follow belong to this source transaction. Comes before its first change.
+    Transaction {
+        xid: u64,
+        commit_lsn: Lsn,
+    },
     Insert(Arc<Relation>, Run),
     Update(Arc<Relation>, Run),
     Delete(Arc<Relation>, Run),
@@ -133,6 +138,8 @@ pub struct Apply {
     relations: HashMap<u32, Arc<Relation>>,
     windows: HashMap<u32, Window>,
     open: Option<Begin>,
+    /// The open transaction's header was handed out.
+    announced: bool,
     group: Group,
     applied_lsn: Lsn,
 }
@@ -153,6 +160,7 @@ impl Apply {
             relations: HashMap::new(),
             windows,
             open: None,
+            announced: false,
             group: Group::default(),
             applied_lsn,
         }
@@ -199,6 +207,7 @@ impl Apply {
     fn receive(&mut self, message: Message, actions: &mut Vec<Action>) -> Result<(), ApplyError> {
         match message {
             Message::Begin(begin) => {
+                self.announced = false;
                 if let Some(open) = self.open.replace(begin) {
                     return Err(ApplyError::Nested { xid: begin.xid, open: open.xid });
                 }
@@ -219,13 +228,17 @@ impl Apply {
                     }
                 }
                 if !relations.is_empty() {
+                    self.announce(&begin, actions);
                     actions.push(Action::Truncate(relations));
                 }
             }
             Message::Error(error) => {
-                self.inside("error row")?;
+                let begin = *self.inside("error row")?;
                 let relation = self.relation(error.relation)?;
-                actions.push(Action::RowFailed(relation, error));
+                if !self.is_copied(error.relation, &begin) {
+                    self.announce(&begin, actions);
+                    actions.push(Action::RowFailed(relation, error));
+                }
             }
             Message::Logical(logical) => {
                 self.inside("message")?;
@@ -258,9 +271,17 @@ impl Apply {
         let relation = self.relation(run.relation)?;
         if !self.is_copied(run.relation, &begin) {
             self.group.bytes += run.rows.len();
+            self.announce(&begin, actions);
             actions.push(action(relation, run));
         }
         Ok(())
+    }
+
+    fn announce(&mut self, begin: &Begin, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.announced, true) {
+            let Begin { xid, commit_lsn, .. } = *begin;
+            actions.push(Action::Transaction { xid, commit_lsn });
+        }
     }
 
     fn inside(&self, message: &'static str) -> Result<&Begin, ApplyError> {

@@ -21,4 +21,5 @@ pub mod target;
 pub mod telemetry;
 mod tls;
 mod transport;
+mod value;
 pub mod worker;

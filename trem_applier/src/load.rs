@@ -216,6 +216,7 @@ impl Load {
             overlap_end: round.overlap_end,
             snapshot: round.visible.clone(),
             rows_loaded: i64::try_from(rows_loaded).unwrap_or(i64::MAX),
+            reread_end: Lsn::INVALID,
         };
         progress::write_table(target, &self.definition.task_id, &record).await?;
         target.batch_execute("COMMIT").await?;

@@ -6,5 +6,6 @@
 pub mod control;
 pub mod copy;
 pub mod replication;
+pub mod reread;
 pub mod snapshot;
 pub mod stream;

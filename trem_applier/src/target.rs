@@ -4,9 +4,12 @@
 //! of target would stand beside this module behind the same face: `progress` (what is kept),
 //! `schema` (tables: check, create, finish), `session` (carry out the actions of `apply`).
 
+mod careful;
 mod changes;
+mod exception;
 mod pipeline;
 pub mod progress;
+pub mod reread;
 pub mod schema;
 pub mod session;
 mod statement;

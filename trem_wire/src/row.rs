@@ -20,6 +20,16 @@ impl<'a> Row<'a> {
         Ok(Row { bytes: &whole[start..reader.offset()] })
     }
 
+    /// A row that stands alone.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let row = Row::read(&mut reader, bytes)?;
+        match reader.is_empty() {
+            true => Ok(row),
+            false => Err(DecodeError::Malformed("row with bytes after its last field")),
+        }
+    }
+
     /// The row as COPY's binary format has it.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {

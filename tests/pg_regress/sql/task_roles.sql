@@ -17,6 +17,10 @@ CREATE TABLE app.of_another (id int PRIMARY KEY);
 SET SESSION AUTHORIZATION regress_operator;
 SELECT trem.create_endpoint('src', 'source', username => 'regress_applier');
 SELECT trem.create_endpoint('dst', 'target', dbname => 'x', password => 'secret');
+-- The endpoint's role can ask at once, and is told that there is nothing yet.
+SET SESSION AUTHORIZATION regress_applier;
+SELECT count(*) FROM trem.applier_tasks();
+SET SESSION AUTHORIZATION regress_operator;
 SELECT password FROM trem.endpoint;
 SELECT name, role, owner FROM trem.endpoint ORDER BY name;
 SELECT trem.create_task('t', 'src', 'dst', '{app.*}') IS NOT NULL AS made;

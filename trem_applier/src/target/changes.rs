@@ -1,8 +1,8 @@
 //! Rows into tables: each change becomes the statement that makes it, in source order.
 //!
 //! Long runs of inserts go through COPY as they are; everything else through prepared statements,
-//! pipelined. In `careful` mode (after an error, see [`session`](super::session)) each statement is
-//! awaited, and a row that is not as the source had it is put right and counted.
+//! pipelined. Where the target may not be what the source had before, [`careful`](super::careful) takes
+//! over; rows that must be read again are collected here and read at the end of the group.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -12,11 +12,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, Statement};
 use trem_wire::message::{Relation, RowFormat, Run, UpdatedRow};
-use trem_wire::row::Row;
+use trem_wire::row::{Row, RowWriter};
+use trem_wire::Lsn;
 
-use super::pipeline::{Expect, Pipeline, Value};
+use super::pipeline::{Expect, Pipeline};
+use super::reread::{self, Reread};
 use super::{quote_table, statement};
 use crate::error::{Error, Kind, Result};
+use crate::value::Value;
 
 /// Runs of at least this many rows are worth a COPY of their own.
 const COPY_ROWS_MIN: u32 = 8;
@@ -43,7 +46,25 @@ pub(super) struct Changes {
     copy: Option<OpenCopy>,
     tables: HashMap<u32, Table>,
     pub(super) counts: HashMap<u32, Counts>,
+    /// A group failed: everything is applied one by one.
     pub(super) careful: bool,
+    /// Tables of which some rows are ahead of the stream, and up to where.
+    pub(super) ahead: HashMap<u32, Lsn>,
+    /// Target columns of the unique indexes beside the key.
+    pub(super) unique_columns: HashMap<u32, Vec<Vec<String>>>,
+    /// The source transaction that is being applied.
+    commit_lsn: Lsn,
+    /// All source transactions of the open group.
+    group_xids: Vec<u64>,
+    wanted: HashMap<u32, Wanted>,
+    /// Statements in flight that may want rows to be read again.
+    may_want: usize,
+}
+
+/// Keys of one table whose rows are to be read again.
+struct Wanted {
+    relation: Arc<Relation>,
+    keys: Vec<Bytes>,
 }
 
 struct OpenCopy {
@@ -62,36 +83,68 @@ enum Shape {
     Copy,
     Insert,
     Delete,
+    Upsert,
     /// The columns that it assigns.
     Update(Vec<usize>),
+    /// The columns of the unique index whose value is taken away.
+    Evict(Vec<usize>),
 }
 
 impl Changes {
     pub(super) fn new(pipeline: Pipeline) -> Self {
-        let (tables, counts) = (HashMap::new(), HashMap::new());
-        Changes { pipeline, copy: None, tables, counts, careful: false }
+        Changes {
+            pipeline,
+            copy: None,
+            tables: HashMap::new(),
+            counts: HashMap::new(),
+            careful: false,
+            ahead: HashMap::new(),
+            unique_columns: HashMap::new(),
+            commit_lsn: Lsn::INVALID,
+            group_xids: Vec::new(),
+            wanted: HashMap::new(),
+            may_want: 0,
+        }
+    }
+
+    /// The changes that follow belong to this source transaction.
+    pub(super) fn enter(&mut self, xid: u64, commit_lsn: Lsn) {
+        self.group_xids.push(xid);
+        self.commit_lsn = commit_lsn;
+    }
+
+    /// The group is over.
+    pub(super) fn leave(&mut self) {
+        self.group_xids.clear();
+    }
+
+    pub(super) fn commit_lsn(&self) -> Lsn {
+        self.commit_lsn
+    }
+
+    /// The table's rows may not be what the source had before this transaction.
+    fn is_careful(&self, relation: &Relation) -> bool {
+        self.careful || self.ahead.get(&relation.oid).is_some_and(|end| self.commit_lsn < *end)
     }
 
     pub(super) async fn insert(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
         self.counts(relation).inserts += u64::from(run.row_count);
+        let careful = self.is_careful(relation);
         let continues = self.copy.as_ref().is_some_and(|copy| copy.relation == *relation);
-        if !self.careful && (continues || run.row_count >= COPY_ROWS_MIN) {
+        if !careful && (continues || run.row_count >= COPY_ROWS_MIN) {
             return self.copy_run(relation, run).await;
         }
         self.close_copy().await?;
         for row in run.rows() {
-            if self.careful && relation.has_key() {
-                let key = key_of(relation, &run.rows, row);
-                if self.delete_row(relation, key).await? > 0 {
-                    self.counts(relation).conflicts += 1;
-                }
+            match careful {
+                true => self.put_row(relation, &run.rows, row).await?,
+                false => self.insert_row(relation, &run.rows, row).await?,
             }
-            self.insert_row(relation, &run.rows, row).await?;
         }
         Ok(())
     }
 
-    async fn insert_row(
+    pub(super) async fn insert_row(
         &mut self,
         relation: &Arc<Relation>,
         rows: &Bytes,
@@ -107,28 +160,62 @@ impl Changes {
     pub(super) async fn update(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
         self.close_copy().await?;
         self.counts(relation).updates += u64::from(run.row_count);
+        let careful = self.is_careful(relation);
         for row in run.updated_rows() {
             if !row.unknown.is_empty() {
-                return Err(Error::new(Kind::Protocol, "a row has to be read again")
-                    .context(format!("table {}", target_name(relation))));
+                self.forget_and_want(relation, &run.rows, row).await?;
+                continue;
             }
             let assigned: Vec<usize> =
                 statement::assigned_columns(relation, row.old.is_some(), |at| {
                     !row.unchanged.contains(at)
                 })
                 .collect();
-            if assigned.is_empty() {
-                continue;
-            }
-            match self.careful {
-                true => self.update_carefully(relation, &run.rows, row, assigned).await?,
-                false => self.update_row(relation, &run.rows, row, assigned).await?,
+            if careful {
+                self.update_carefully(relation, &run.rows, row, assigned).await?;
+            } else if relation.filtered && relation.has_key() && row.unchanged.is_empty() {
+                self.upsert_row(relation, &run.rows, row).await?;
+            } else {
+                self.update_row(relation, &run.rows, row, assigned).await?;
             }
         }
         Ok(())
     }
 
-    async fn update_row(
+    /// The row is to be read again. Where its key changed, nothing is left under the old one.
+    async fn forget_and_want(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        row: UpdatedRow<'_>,
+    ) -> Result<()> {
+        if let Some(old) = row.old {
+            self.delete_now(relation, values(relation, rows, old.fields())).await?;
+        }
+        self.want(relation, key_row(relation, row.new));
+        Ok(())
+    }
+
+    /// An update of a filtered table, all columns at hand: the row may be new to the target.
+    async fn upsert_row(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        row: UpdatedRow<'_>,
+    ) -> Result<()> {
+        if let Some(old) = row.old {
+            let delete = self.statement(relation, Shape::Delete).await?;
+            let key = values(relation, rows, old.fields());
+            self.pipeline.send_row(&delete, key, Expect::Anything).await;
+        }
+        let upsert = self.statement(relation, Shape::Upsert).await?;
+        let values = values(relation, rows, row.new.fields());
+        let expect = Expect::Inserted(Arc::clone(relation));
+        self.pipeline.send_row(&upsert, values, expect).await;
+        self.settle_some().await
+    }
+
+    pub(super) async fn update_row(
         &mut self,
         relation: &Arc<Relation>,
         rows: &Bytes,
@@ -141,33 +228,19 @@ impl Changes {
             Some(old) => parameters.extend(values(relation, rows, old.fields())),
             None => parameters.extend(key_of(relation, rows, row.new)),
         }
+        if assigned.is_empty() {
+            return Ok(());
+        }
         let statement = self.statement(relation, Shape::Update(assigned)).await?;
-        let expect = Expect::Updated(Arc::clone(relation));
+        let expect = match relation.filtered && relation.has_key() && !self.careful {
+            true => {
+                self.may_want += 1;
+                Expect::UpdatedOrWanted(Arc::clone(relation), key_row(relation, row.new))
+            }
+            false => Expect::Updated(Arc::clone(relation)),
+        };
         self.pipeline.send_row(&statement, parameters, expect).await;
         self.settle_some().await
-    }
-
-    /// Makes room under the new key, updates, and inserts the row if there was none.
-    async fn update_carefully(
-        &mut self,
-        relation: &Arc<Relation>,
-        rows: &Bytes,
-        row: UpdatedRow<'_>,
-        assigned: Vec<usize>,
-    ) -> Result<()> {
-        if row.old.is_some() && relation.has_key() {
-            let key = key_of(relation, rows, row.new);
-            if self.delete_row(relation, key).await? > 0 {
-                self.counts(relation).conflicts += 1;
-            }
-        }
-        match self.update_row(relation, rows, row, assigned).await {
-            Err(error) if error.kind() == Kind::RowMissing && row.unchanged.is_empty() => {
-                self.counts(relation).conflicts += 1;
-                self.insert_row(relation, rows, row.new).await
-            }
-            result => result,
-        }
     }
 
     pub(super) async fn delete(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
@@ -176,7 +249,11 @@ impl Changes {
         let statement = self.statement(relation, Shape::Delete).await?;
         for row in run.rows() {
             let values = values(relation, &run.rows, row.fields());
-            let expect = Expect::Deleted(Arc::clone(relation));
+            // A row outside the filter was never there.
+            let expect = match relation.filtered {
+                true => Expect::Anything,
+                false => Expect::Deleted(Arc::clone(relation)),
+            };
             self.pipeline.send_row(&statement, values, expect).await;
             self.settle_some().await?;
         }
@@ -184,7 +261,11 @@ impl Changes {
     }
 
     /// Deletes at once and says how many rows there were.
-    async fn delete_row(&mut self, relation: &Arc<Relation>, key: Vec<Value>) -> Result<u64> {
+    pub(super) async fn delete_now(
+        &mut self,
+        relation: &Arc<Relation>,
+        key: Vec<Value>,
+    ) -> Result<u64> {
         let statement = self.statement(relation, Shape::Delete).await?;
         self.settle(0).await?;
         Ok(self.pipeline.client().execute_raw(&statement, key).await?)
@@ -257,6 +338,13 @@ impl Changes {
                 0 => Err(row_missing(&relation)),
                 _ => Ok(()),
             },
+            Expect::UpdatedOrWanted(relation, key) => {
+                self.may_want -= 1;
+                if result.map_err(|error| named(error, &relation))? == 0 {
+                    self.want(&relation, key);
+                }
+                Ok(())
+            }
             Expect::Deleted(relation) => {
                 if result.map_err(|error| named(error, &relation))? == 0 {
                     self.counts(&relation).conflicts += 1;
@@ -272,6 +360,70 @@ impl Changes {
             Err(first) if error.sqlstate_code() == Some("25P02") => first,
             _ => error,
         }
+    }
+
+    pub(super) fn want(&mut self, relation: &Arc<Relation>, key: Bytes) {
+        let fresh = || Wanted { relation: Arc::clone(relation), keys: Vec::new() };
+        let wanted = self.wanted.entry(relation.oid).or_insert_with(fresh);
+        wanted.relation = Arc::clone(relation);
+        wanted.keys.push(key);
+    }
+
+    /// Reads again what is wanted, if the group ends or it is much. Says up to where tables are
+    /// ahead then.
+    pub(super) async fn read_again(
+        &mut self,
+        reader: &mut impl Reread,
+        group_ends: bool,
+    ) -> Result<Vec<(u32, Lsn)>> {
+        if group_ends && self.may_want > 0 {
+            self.settle(0).await?;
+        }
+        let mut ahead = Vec::new();
+        let due: Vec<u32> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| group_ends || wanted.keys.len() >= reread::KEYS_MAX)
+            .map(|(oid, _)| *oid)
+            .collect();
+        for oid in due {
+            let Some(Wanted { relation, mut keys }) = self.wanted.remove(&oid) else { continue };
+            keys.sort_unstable();
+            keys.dedup();
+            self.close_copy().await?;
+            self.settle(0).await?;
+            let found = reader.read(&relation, &keys, &self.group_xids).await?;
+            for (key, row) in keys.iter().zip(&found.rows) {
+                let values = values(&relation, key, Row::decode(key)?.fields());
+                self.delete_now(&relation, values).await?;
+                if let Some(row) = row {
+                    self.put_row(&relation, row, Row::decode(row)?).await?;
+                }
+            }
+            let end = self.ahead.entry(oid).or_default();
+            *end = found.position.max(*end);
+            ahead.push((oid, *end));
+        }
+        Ok(ahead)
+    }
+
+    /// The unique indexes beside the key whose columns are all in the relation, by position.
+    pub(super) fn unique_sets(&self, relation: &Relation) -> Vec<Vec<usize>> {
+        let position = |name: &String| relation.columns.iter().position(|c| c.name == *name);
+        let sets = self.unique_columns.get(&relation.oid).into_iter().flatten();
+        sets.filter_map(|columns| columns.iter().map(position).collect()).collect()
+    }
+
+    pub(super) async fn evict_statement(
+        &mut self,
+        relation: &Arc<Relation>,
+        columns: Vec<usize>,
+    ) -> Result<Statement> {
+        self.statement(relation, Shape::Evict(columns)).await
+    }
+
+    pub(super) fn count_conflicts(&mut self, relation: &Relation, count: u64) {
+        self.counts(relation).conflicts += count;
     }
 
     fn counts(&mut self, relation: &Relation) -> &mut Counts {
@@ -291,7 +443,9 @@ impl Changes {
             Shape::Copy => statement::copy(relation),
             Shape::Insert => statement::insert(relation),
             Shape::Delete => statement::delete(relation),
+            Shape::Upsert => statement::upsert(relation),
             Shape::Update(assigned) => statement::update(relation, assigned),
+            Shape::Evict(columns) => statement::evict(relation, columns),
         };
         let statement = self.pipeline.client().prepare(&sql).await;
         let statement = statement.map_err(|error| named(error.into(), relation))?;
@@ -300,7 +454,7 @@ impl Changes {
     }
 }
 
-fn values<'a>(
+pub(super) fn values<'a>(
     relation: &Relation,
     rows: &Bytes,
     fields: impl Iterator<Item = Option<&'a [u8]>>,
@@ -309,9 +463,30 @@ fn values<'a>(
 }
 
 /// The key of a whole row, as parameters.
-fn key_of(relation: &Relation, rows: &Bytes, row: Row<'_>) -> Vec<Value> {
+pub(super) fn key_of(relation: &Relation, rows: &Bytes, row: Row<'_>) -> Vec<Value> {
     let key = relation.columns.iter().zip(row.fields()).filter(|(column, _)| column.key);
     values(relation, rows, key.map(|(_, field)| field))
+}
+
+/// The key of a whole row, as a row of its own.
+pub(super) fn key_row(relation: &Relation, row: Row<'_>) -> Bytes {
+    let key: Vec<_> = relation
+        .columns
+        .iter()
+        .zip(row.fields())
+        .filter(|(column, _)| column.key)
+        .map(|(_, field)| field)
+        .collect();
+    let mut bytes = Vec::new();
+    let count = i16::try_from(key.len()).expect("a table has at most 1,600 columns");
+    let mut writer = RowWriter::new(&mut bytes, count);
+    for field in key {
+        match field {
+            Some(field) => writer.field(field),
+            None => writer.null(),
+        }
+    }
+    bytes.into()
 }
 
 fn target_name(relation: &Relation) -> String {
@@ -369,7 +544,6 @@ fn put_escaped(out: &mut BytesMut, field: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trem_wire::row::RowWriter;
 
     #[test]
     fn text_rows_are_escaped_as_copy_wants_them() {

@@ -9,14 +9,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::poll_immediate;
-use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use tokio_postgres::Statement;
-use trem_wire::message::{Relation, RowFormat};
+use trem_wire::message::Relation;
 
 use crate::connect::Client;
 use crate::error::Result;
+use crate::value::Value;
 
 /// A result, or an error, or not there yet.
 pub(super) type Sent =
@@ -31,6 +31,8 @@ pub(super) enum Expect {
     Inserted(Arc<Relation>),
     Updated(Arc<Relation>),
     Deleted(Arc<Relation>),
+    /// No row: the one with this key is read again.
+    UpdatedOrWanted(Arc<Relation>, Bytes),
 }
 
 struct InFlight {
@@ -96,54 +98,5 @@ impl Pipeline {
             State::Waiting(sent) => sent.into_inner().expect("nobody holds the lock").await,
         };
         Some((result.map_err(Into::into), expect))
-    }
-}
-
-/// A field of a row on its way into a parameter, as its bytes are.
-#[derive(Debug)]
-pub(super) struct Value {
-    bytes: Option<Bytes>,
-    format: RowFormat,
-}
-
-impl Value {
-    /// `field` lies within `rows`, and shares its memory.
-    pub(super) fn new(format: RowFormat, rows: &Bytes, field: Option<&[u8]>) -> Self {
-        Value { bytes: field.map(|field| rows.slice_ref(field)), format }
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match &self.bytes {
-            None => Ok(IsNull::Yes),
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn to_sql_checked(
-        &self,
-        ty: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        self.to_sql(ty, out)
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        match self.format {
-            RowFormat::Binary => Format::Binary,
-            RowFormat::Text => Format::Text,
-        }
     }
 }

@@ -38,8 +38,21 @@ CREATE TABLE IF NOT EXISTS trem_target.table_state (
     overlap_end pg_lsn,
     snapshot text,
     rows_loaded bigint,
+    reread_end pg_lsn,
     PRIMARY KEY (task_id, source_oid),
     UNIQUE (target_schema, target_name)
+);
+CREATE TABLE IF NOT EXISTS trem_target.exception (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task_id uuid NOT NULL REFERENCES trem_target.progress ON DELETE CASCADE,
+    source_table text NOT NULL,
+    target_table text NOT NULL,
+    operation text NOT NULL,
+    rule_id bigint NOT NULL,
+    sqlstate text NOT NULL,
+    commit_lsn pg_lsn,
+    key text,
+    skipped_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON SCHEMA trem_target IS 'TREM: how far each task has been applied to this database';
 ";
@@ -74,6 +87,8 @@ pub struct TableRecord {
     /// The copy's snapshot, as `pg_snapshot` text, when it is later than the slot's first.
     pub snapshot: Option<String>,
     pub rows_loaded: i64,
+    /// Some rows are ahead of the stream up to here, because they were read again; 0/0: none.
+    pub reread_end: Lsn,
 }
 
 /// The key of the session advisory lock that keeps a second applier out.
@@ -159,7 +174,8 @@ pub async fn finish(client: &Client, task_id: &str) -> Result<()> {
 
 pub async fn read_tables(client: &Client, task_id: &str) -> Result<Vec<TableRecord>> {
     let sql = "SELECT source_oid, target_schema, target_name, state, load_generation,
-                      coalesce(overlap_end, '0/0'), snapshot, coalesce(rows_loaded, 0)
+                      coalesce(overlap_end, '0/0'), snapshot, coalesce(rows_loaded, 0),
+                      coalesce(reread_end, '0/0')
                FROM trem_target.table_state WHERE task_id = $1::text::uuid ORDER BY source_oid";
     let rows = client.query(sql, &[&task_id]).await?;
     let record = |row: &tokio_postgres::Row| TableRecord {
@@ -174,11 +190,25 @@ pub async fn read_tables(client: &Client, task_id: &str) -> Result<Vec<TableReco
         overlap_end: Lsn(row.get::<_, PgLsn>(5).into()),
         snapshot: row.get(6),
         rows_loaded: row.get(7),
+        reread_end: Lsn(row.get::<_, PgLsn>(8).into()),
     };
     Ok(rows.iter().map(record).collect())
 }
 
-/// Writes a table's record. A target table that belongs to another task is refused.
+/// Some rows of the table are ahead of the stream, up to `position`.
+pub async fn write_reread_end(
+    client: &Client,
+    task_id: &str,
+    source_oid: u32,
+    position: Lsn,
+) -> Result<()> {
+    let sql = "UPDATE trem_target.table_state SET reread_end = $3
+               WHERE task_id = $1::text::uuid AND source_oid = $2";
+    client.execute(sql, &[&task_id, &source_oid, &PgLsn::from(position.0)]).await?;
+    Ok(())
+}
+
+/// Writes a table's record, anew: `reread_end` is not taken over. A target table that belongs to another task is refused.
 pub async fn write_table(client: &Client, task_id: &str, record: &TableRecord) -> Result<()> {
     let sql = "INSERT INTO trem_target.table_state (task_id, source_oid, target_schema,
                    target_name, state, load_generation, overlap_end, snapshot, rows_loaded)
@@ -187,7 +217,7 @@ pub async fn write_table(client: &Client, task_id: &str, record: &TableRecord) -
                    target_schema = EXCLUDED.target_schema, target_name = EXCLUDED.target_name,
                    state = EXCLUDED.state, load_generation = EXCLUDED.load_generation,
                    overlap_end = EXCLUDED.overlap_end, snapshot = EXCLUDED.snapshot,
-                   rows_loaded = EXCLUDED.rows_loaded";
+                   rows_loaded = EXCLUDED.rows_loaded, reread_end = NULL";
     let state = match record.state {
         TableState::Loading => "loading",
         TableState::Live => "live",

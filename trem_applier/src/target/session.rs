@@ -29,17 +29,19 @@ use std::sync::Arc;
 
 use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::Statement;
-use trem_wire::message::{ErrorRow, Relation};
+use trem_wire::definition::{Definition, OnError};
 use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
 use super::pipeline::{Expect, Pipeline};
-use super::{progress, quote_table};
+use super::progress::TableRecord;
+use super::reread::Reread;
+use super::{exception, progress};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 pub struct Session {
     client: Arc<Client>,
@@ -51,6 +53,7 @@ pub struct Session {
     compare_and_set: Option<Statement>,
     changes: Changes,
     /// Applied positions with the target's WAL position that makes each durable.
+    on_error: OnError,
     unflushed: VecDeque<(Lsn, Lsn)>,
     durable_lsn: Lsn,
 }
@@ -88,6 +91,7 @@ impl Session {
             applied_lsn: Lsn::INVALID,
             transaction: Transaction::Closed,
             compare_and_set: None,
+            on_error: OnError::Stop,
             unflushed: VecDeque::new(),
             durable_lsn: Lsn::INVALID,
         })
@@ -113,6 +117,19 @@ impl Session {
         let key = progress::lock_key(&self.task_id);
         self.client.execute("SELECT pg_advisory_lock($1)", &[&key]).await?;
         Ok(())
+    }
+
+    /// Tells what the task wants, and how its tables stand.
+    pub fn set_tables(&mut self, definition: &Definition, records: &[TableRecord]) {
+        self.on_error = definition.options.on_error;
+        self.changes.ahead =
+            records.iter().map(|record| (record.source_oid, record.reread_end)).collect();
+        let unique = |table: &trem_wire::definition::DefinedTable| {
+            let sets = table.index_statements.iter().map(|index| index.unique_columns.clone());
+            sets.filter(|columns| !columns.is_empty()).collect()
+        };
+        self.changes.unique_columns =
+            definition.tables.iter().map(|table| (table.oid, unique(table))).collect();
     }
 
     /// Takes the task over and says from where changes are applied: the durable `applied_lsn`.
@@ -146,7 +163,7 @@ impl Session {
     }
 
     /// Carries out actions in order. After an error the session must not be used again.
-    pub async fn execute(&mut self, actions: Vec<Action>) -> Result<()> {
+    pub async fn execute(&mut self, actions: Vec<Action>, reader: &mut impl Reread) -> Result<()> {
         let mut commits: VecDeque<Lsn> = actions
             .iter()
             .filter_map(|action| match action {
@@ -159,22 +176,32 @@ impl Session {
             if matches!(action, Action::Commit { .. }) {
                 commits.pop_front();
             }
-            if let Err(error) = self.carry_out(action, end).await {
+            if let Err(error) = self.carry_out(action, end, reader).await {
                 return Err(self.changes.root_cause(error).await);
             }
         }
         Ok(())
     }
 
-    async fn carry_out(&mut self, action: Action, end: Option<Lsn>) -> Result<()> {
+    async fn carry_out(
+        &mut self,
+        action: Action,
+        end: Option<Lsn>,
+        reader: &mut impl Reread,
+    ) -> Result<()> {
         match action {
+            Action::Transaction { xid, commit_lsn } => {
+                self.changes.enter(xid, commit_lsn);
+                Ok(())
+            }
             Action::Insert(relation, run) => {
                 self.begin(end).await?;
                 self.changes.insert(&relation, &run).await
             }
             Action::Update(relation, run) => {
                 self.begin(end).await?;
-                self.changes.update(&relation, &run).await
+                self.changes.update(&relation, &run).await?;
+                self.read_again(reader, false).await
             }
             Action::Delete(relation, run) => {
                 self.begin(end).await?;
@@ -186,15 +213,33 @@ impl Session {
             }
             Action::Commit { applied_lsn, .. } => {
                 self.begin(end).await?;
+                self.read_again(reader, true).await?;
                 self.commit(applied_lsn).await
             }
             Action::Advance { applied_lsn } => {
                 self.begin(Some(applied_lsn)).await?;
                 self.commit(applied_lsn).await
             }
-            Action::RowFailed(relation, error) => Err(row_failed(&relation, &error)),
+            Action::RowFailed(relation, error) => {
+                if self.on_error == OnError::Stop {
+                    return Err(exception::stop(&relation, &error));
+                }
+                self.begin(end).await?;
+                self.changes.close_copy().await?;
+                self.changes.settle(0).await?;
+                let commit_lsn = Some(self.changes.commit_lsn());
+                exception::record(&self.client, &self.task_id, &relation, &error, commit_lsn).await
+            }
             Action::Barrier { .. } => Ok(()),
         }
+    }
+
+    /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
+    async fn read_again(&mut self, reader: &mut impl Reread, group_ends: bool) -> Result<()> {
+        for (oid, position) in self.changes.read_again(reader, group_ends).await? {
+            progress::write_reread_end(&self.client, &self.task_id, oid, position).await?;
+        }
+        Ok(())
     }
 
     async fn begin(&mut self, end: Option<Lsn>) -> Result<()> {
@@ -245,6 +290,7 @@ impl Session {
         }
         self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
         self.changes.settle(0).await?;
+        self.changes.leave();
         self.transaction = Transaction::Closed;
         self.applied_lsn = applied_lsn;
         self.note_flush(Some(applied_lsn)).await
@@ -289,19 +335,4 @@ impl Session {
         self.unflushed.clear();
         Ok(())
     }
-}
-
-/// A row that the source could not compute. Names the key's columns, never their values.
-fn row_failed(relation: &Relation, error: &ErrorRow) -> Error {
-    let key: Vec<_> = relation.key().map(|at| relation.columns[at].name.as_str()).collect();
-    let message = format!(
-        "rule {} cannot compute a row of {} (key: {})",
-        error.rule_id,
-        quote_table(&relation.source_schema, &relation.source_name),
-        key.join(", ")
-    );
-    Error::new(Kind::RowFailed, message).sqlstate(&error.sqlstate).hint(
-        "Mend the rule (trem.transformation lists it) or the row, then SELECT trem.start_task(...); \
-         or set the task's option on_error to skip_row.",
-    )
 }

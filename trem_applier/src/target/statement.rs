@@ -44,6 +44,31 @@ pub(super) fn insert(relation: &Relation) -> String {
     format!("INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})")
 }
 
+/// Parameters: all columns. The key must be there, with a unique index on the target.
+pub(super) fn upsert(relation: &Relation) -> String {
+    let key: Vec<_> = relation.key().map(|at| column(relation, at)).collect();
+    let assignments: Vec<_> = (0..relation.columns.len())
+        .filter(|&at| !relation.columns[at].key)
+        .map(|at| format!("{0} = EXCLUDED.{0}", column(relation, at)))
+        .collect();
+    let action = match assignments.is_empty() {
+        true => "NOTHING".to_owned(),
+        false => format!("UPDATE SET {}", assignments.join(", ")),
+    };
+    format!("{} ON CONFLICT ({}) DO {action}", insert(relation), key.join(", "))
+}
+
+/// Parameters: the values of `columns`, then the key of the row that may keep them.
+pub(super) fn evict(relation: &Relation, columns: &[usize]) -> String {
+    let held: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(n, &at)| format!("t.{} = ${}", column(relation, at), n + 1))
+        .collect();
+    let (held, row_is) = (held.join(" AND "), row_is(relation, columns.len() + 1));
+    format!("DELETE FROM {} AS t WHERE {held} AND NOT ({row_is})", table(relation))
+}
+
 /// Which columns an UPDATE sets: those that are `present`, the key only if it `moves`.
 pub(super) fn assigned_columns<'a>(
     relation: &'a Relation,

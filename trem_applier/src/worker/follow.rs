@@ -15,9 +15,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::compress::Compression;
 use trem_wire::definition::Definition;
+use trem_wire::message::Relation;
 use trem_wire::slot_name;
 use uuid::Uuid;
 
@@ -28,8 +30,10 @@ use crate::error::{Error, Kind, Result};
 use crate::report::Phase;
 use crate::source::control::Control;
 use crate::source::replication::ReplicationConnection;
+use crate::source::reread::Reader;
 use crate::source::stream::{Stream, StreamEvent};
 use crate::target::progress::{self, Progress};
+use crate::target::reread::{Found, Reread};
 use crate::target::session::Session;
 use crate::target::Counts;
 
@@ -59,6 +63,7 @@ enum Wake {
 /// The state of one stream.
 struct Follow {
     apply: Apply,
+    reader: SourceReader,
     stream: Stream,
     /// The barrier to reach, with `--until-caught-up` or in mode full_load.
     barrier: Option<Barrier>,
@@ -77,6 +82,16 @@ enum Ending {
     CaughtUp,
     DefinitionChanged,
     Stopped,
+}
+
+/// Rows that the stream cannot give whole come from the source.
+struct SourceReader(Reader);
+
+impl Reread for SourceReader {
+    async fn read(&mut self, relation: &Relation, keys: &[Bytes], xids: &[u64]) -> Result<Found> {
+        let (rows, position) = self.0.read(relation, keys, xids).await?;
+        Ok(Found { rows, position })
+    }
 }
 
 struct Barrier {
@@ -140,7 +155,9 @@ impl Run {
         let client = self.session.client();
         let stored = progress::read(client, &definition.task_id).await?;
         let from = stored.as_ref().map_or(applied(progress), |stored| stored.applied_lsn);
-        let windows = windows(&progress::read_tables(client, &definition.task_id).await?)?;
+        let records = progress::read_tables(client, &definition.task_id).await?;
+        let windows = windows(&records)?;
+        self.session.set_tables(definition, &records);
         let careful = self.careful_until > from;
         self.session.start(from, progress.timeline, careful).await?;
         let limits = match careful {
@@ -168,6 +185,7 @@ impl Run {
         let now = Instant::now();
         Ok(Follow {
             apply: Apply::new(from, windows, limits),
+            reader: SourceReader(Reader::new(&self.worker.source, definition)),
             stream: Stream::spawn(stream, from, status_every),
             barrier: self.send_barrier(definition),
             counts: HashMap::new(),
@@ -295,7 +313,7 @@ impl Run {
                 _ => {}
             }
         }
-        self.session.execute(actions).await?;
+        self.session.execute(actions, &mut follow.reader).await?;
         if reached {
             follow.ending.get_or_insert(Ending::CaughtUp);
         }

@@ -236,6 +236,7 @@ impl Run {
             overlap_end: applied,
             snapshot: None,
             rows_loaded: 0,
+            reread_end: Lsn::INVALID,
         };
         progress::write_table(client, &definition.task_id, &record).await
     }

@@ -79,7 +79,7 @@ impl Problem {
     pub(crate) fn line_with_remedy(&self) -> String {
         match self.hint.as_str() {
             "" => self.line(),
-            hint => format!("{}: {hint}", self.line()),
+            hint => format!("{}\n    {hint}", self.line()),
         }
     }
 }

@@ -1,0 +1,201 @@
+//! Reads rows of a table again, by key, through the task's views.
+//!
+//! A commit is streamed before it is visible to others (it may wait for a synchronous standby). So a
+//! read counts only if its snapshot shows every transaction that asks for it; otherwise it waits and
+//! looks again. All keys of a call are read under one snapshot, and the position that comes back is
+//! the source's insert position after that snapshot was taken: nothing in the rows is later.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
+use tokio_postgres::{Row as ResultRow, Statement};
+use trem_wire::definition::Definition;
+use trem_wire::message::{Relation, RowFormat};
+use trem_wire::row::{Row, RowWriter};
+use trem_wire::Lsn;
+
+use super::snapshot;
+use crate::connect::{connect, Client};
+use crate::conninfo::ConnInfo;
+use crate::error::{Error, Kind, Result};
+use crate::value::Value;
+
+/// How often visibility is looked at again: PostgreSQL has nothing to wait on for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A wait that lasts longer than this is said, once.
+const SAY_AFTER: Duration = Duration::from_secs(10);
+
+/// Keys asked for at a time, one statement each.
+const PIPELINED: usize = 64;
+
+/// The connection is opened when the first row must be read again.
+pub struct Reader {
+    source: ConnInfo,
+    task: String,
+    client: Option<Client>,
+    /// By table OID: the names of its views.
+    views: HashMap<u32, Vec<String>>,
+    statements: HashMap<u32, (Relation, Vec<Statement>)>,
+}
+
+impl Reader {
+    pub fn new(source: &ConnInfo, definition: &Definition) -> Self {
+        let views = definition
+            .tables
+            .iter()
+            .map(|table| (table.oid, table.leaves.iter().map(|leaf| leaf.view.clone()).collect()));
+        Reader {
+            source: source.with_application_name(&format!("trem:{}:reread", definition.task)),
+            task: definition.task.clone(),
+            client: None,
+            views: views.collect(),
+            statements: HashMap::new(),
+        }
+    }
+
+    /// The rows of these keys as the source has them now, and the position they may be up to.
+    pub async fn read(
+        &mut self,
+        relation: &Relation,
+        keys: &[Bytes],
+        xids: &[u64],
+    ) -> Result<(Vec<Option<Bytes>>, Lsn)> {
+        let client = match self.client.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => {
+                self.statements.clear();
+                connect(&self.source).await?
+            }
+        };
+        let statements = self.statements(&client, relation).await?;
+        let position = see(&client, &self.task, xids).await?;
+        let mut rows = Vec::with_capacity(keys.len());
+        for some in keys.chunks(PIPELINED) {
+            let reads = some.iter().map(|key| read_row(&client, &statements, relation, key));
+            rows.extend(try_join_all(reads).await?);
+        }
+        client.batch_execute("COMMIT").await?;
+        snapshot::wait_for_flush(&client, position).await?;
+        self.client = Some(client);
+        Ok((rows, position))
+    }
+
+    async fn statements(&mut self, client: &Client, relation: &Relation) -> Result<Vec<Statement>> {
+        if let Some((described, statements)) = self.statements.get(&relation.oid) {
+            if described == relation {
+                return Ok(statements.clone());
+            }
+        }
+        let views = self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        let mut statements = Vec::with_capacity(views.len());
+        for view in views {
+            statements.push(client.prepare(&select(relation, view)).await?);
+        }
+        self.statements.insert(relation.oid, (relation.clone(), statements.clone()));
+        Ok(statements)
+    }
+}
+
+/// Opens a transaction whose snapshot shows all of `xids`; gives the position after it was taken.
+async fn see(client: &Client, task: &str, xids: &[u64]) -> Result<Lsn> {
+    let xids: Vec<String> = xids.iter().map(u64::to_string).collect();
+    let sql = "SELECT coalesce(bool_and(pg_visible_in_snapshot(x::xid8, pg_current_snapshot())),
+                               true), pg_current_wal_insert_lsn()
+               FROM unnest($1::text[]) AS x";
+    let start = Instant::now();
+    let mut said = false;
+    loop {
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let row = client.query_one(sql, &[&xids]).await?;
+        if row.get(0) {
+            return Ok(Lsn(row.get::<_, PgLsn>(1).into()));
+        }
+        client.batch_execute("ROLLBACK").await?;
+        if start.elapsed() > SAY_AFTER && !said {
+            said = true;
+            tracing::info!(task = %task, "waiting for commits of the source to become visible");
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn select(relation: &Relation, view: &str) -> String {
+    let column = |at: usize| format!("v.{}", escape_identifier(&relation.columns[at].name));
+    let columns: Vec<_> = (0..relation.columns.len())
+        .map(|at| match relation.format {
+            RowFormat::Binary => column(at),
+            // `format` writes a value as its type does; a cast to text may not.
+            RowFormat::Text => {
+                format!("CASE num_nulls({0}) WHEN 0 THEN format('%s', {0}) END", column(at))
+            }
+        })
+        .collect();
+    let key: Vec<_> =
+        relation.key().enumerate().map(|(n, at)| format!("{} = ${}", column(at), n + 1)).collect();
+    format!(
+        "SELECT {} FROM trem_read.{} AS v WHERE {}",
+        columns.join(", "),
+        escape_identifier(view),
+        key.join(" AND ")
+    )
+}
+
+async fn read_row(
+    client: &Client,
+    statements: &[Statement],
+    relation: &Relation,
+    key: &Bytes,
+) -> Result<Option<Bytes>> {
+    for statement in statements {
+        let fields = Row::decode(key)?.fields();
+        let values: Vec<_> = fields.map(|field| Value::new(relation.format, key, field)).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        if let Some(row) = client.query_opt(statement, &parameters).await? {
+            return copy_row(&row).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// A row of a result as COPY's binary format has it.
+fn copy_row(row: &ResultRow) -> Result<Bytes> {
+    let mut bytes = Vec::new();
+    let count = i16::try_from(row.len())
+        .map_err(|_| Error::new(Kind::Protocol, "a row of more than 32,767 columns"))?;
+    let mut writer = RowWriter::new(&mut bytes, count);
+    for at in 0..row.len() {
+        match row.try_get::<_, Raw<'_>>(at)? {
+            Raw(Some(field)) => writer.field(field),
+            Raw(None) => writer.null(),
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// A field as its bytes are, of any type.
+struct Raw<'a>(Option<&'a [u8]>);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(
+        _: &Type,
+        raw: &'a [u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Raw(Some(raw)))
+    }
+
+    fn from_sql_null(
+        _: &Type,
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Raw(None))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
