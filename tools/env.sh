@@ -15,7 +15,8 @@ PG_MAJOR_DEFAULT=15
 SERVER_USER=postgres
 
 export PGRX_HOME=$WORK/pgrx
-export PATH=$WORK/cargo-pgrx/bin:$PATH:/usr/sbin:/sbin
+# Where cargo installs programs is not always on the PATH.
+export PATH=$WORK/cargo-pgrx/bin:$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/sbin:/sbin
 # trem_ext/build.rs sets this flag for the library alone. Left to cargo-pgrx it goes into
 # RUSTFLAGS, and every crate is built a second time.
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
