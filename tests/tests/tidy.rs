@@ -85,7 +85,7 @@ fn sources() -> Vec<Source> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a readable folder") {
         let path = entry.expect("a readable entry").path();
-        if path.is_symlink() || path.ends_with("target") {
+        if path.is_symlink() {
             continue;
         }
         if path.is_dir() {

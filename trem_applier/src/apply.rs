@@ -13,11 +13,11 @@
 //! # Windows
 //! A table loaded under a snapshot that is later than the slot's first position already has part of
 //! what the stream brings. Its [`Window`] says which: of a transaction with
-//! `commit_lsn < overlap_end` the changes of this table are skipped exactly if the snapshot sees its
-//! transaction id. Positions alone would not do: a transaction can be in the WAL before a snapshot
-//! is taken and still be invisible to it. The snapshot is closed under row conflicts (whoever
-//! changed a row after a transaction T waited for T to be visible), so what remains applies exactly,
-//! without upserts, also to a table without a key.
+//! `commit_lsn < overlap_end` the changes of this table are skipped exactly if the snapshot sees
+//! its transaction id. Positions alone would not do: a transaction can be in the WAL before a
+//! snapshot is taken and still be invisible to it. The snapshot is closed under row conflicts
+//! (whoever changed a row after a transaction T waited for T to be visible), so what remains
+//! applies exactly, without upserts, also to a table without a key.
 //!
 //! # Crash argument
 //! Nothing here survives the process and nothing here needs to. After a crash the stream starts

@@ -2,8 +2,8 @@
 //!
 //! It keeps no state of its own: everything needed to resume is in the target and the source.
 //!
-//! [`supervisor`] runs one [`worker`] per task; a worker joins [`source`], [`apply`] and [`target`],
-//! which do not know each other (but for the actions that `apply` hands to `target`).
+//! [`supervisor`] runs one [`worker`] per task; a worker joins [`source`], [`apply`] and
+//! [`target`], which do not know each other (but for the actions that `apply` hands to `target`).
 
 pub mod apply;
 pub mod check;

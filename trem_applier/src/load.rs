@@ -128,7 +128,8 @@ impl Load {
         Ok(sized.into_iter().map(|(_, table)| table).collect())
     }
 
-    /// Loads what the queue holds, under one snapshot. Returns the tables that were rewritten since.
+    /// Loads what the queue holds, under one snapshot. Returns the tables that were rewritten
+    /// since.
     async fn round(
         &self,
         queue: VecDeque<DefinedTable>,
@@ -169,7 +170,7 @@ impl Load {
             match loaded.map_err(|error| error.context(format!("loading table {name}")))? {
                 Heap::AsInSnapshot => {}
                 Heap::Rewritten => {
-                    tracing::info!(task = %task, table = %name, "rewritten meanwhile: loaded again");
+                    tracing::info!(task = %task, table = %name, "rewritten meanwhile: loaded anew");
                     lock(rewritten).push_back(table);
                 }
             }

@@ -1,9 +1,9 @@
 //! What a task's worker tells the source about itself, for `trem.task_status` and
 //! `trem.table_status`.
 //!
-//! The worker changes the report whenever it likes; a task of its own sends the newest, at most once
-//! a second, over a connection of its own. A report that cannot be sent is no error of the task: the
-//! next one says it again.
+//! The worker changes the report whenever it likes; a task of its own sends the newest, at most
+//! once a second, over a connection of its own. A report that cannot be sent is no error of the
+//! task: the next one says it again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

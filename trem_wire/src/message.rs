@@ -181,7 +181,8 @@ pub struct Truncate {
     pub restart_identity: bool,
 }
 
-/// A change of a row for which an expression failed. Never holds the message, which may carry values.
+/// A change of a row for which an expression failed. Never holds the message, which may carry
+/// values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ErrorRow {
     pub relation: u32,

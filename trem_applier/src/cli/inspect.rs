@@ -16,7 +16,8 @@ SELECT n.nspname, c.relname,
        pg_size_pretty(pg_total_relation_size(c.oid)),
        coalesce((SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.at)
                  FROM pg_index i
-                 CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, at)
+                 CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1])
+                     WITH ORDINALITY k(attnum, at)
                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
                  WHERE i.indrelid = c.oid AND i.indisprimary), '-')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,3 +1,5 @@
+//! Connection strings as people and libpq write them.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ impl Control {
         if !row.get::<_, bool>(1) {
             let message = format!("the extension trem is not in {}", info.display());
             return Err(Error::new(Kind::Argument, message)
-                .hint("Run CREATE EXTENSION trem in the source database, or connect to the one that has it."));
+                .hint("Run CREATE EXTENSION trem there, or connect to the database that has it."));
         }
         Ok(Control { client })
     }

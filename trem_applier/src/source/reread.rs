@@ -1,9 +1,10 @@
 //! Reads rows of a table again, by key, through the task's views.
 //!
-//! A commit is streamed before it is visible to others (it may wait for a synchronous standby). So a
-//! read counts only if its snapshot shows every transaction that asks for it; otherwise it waits and
-//! looks again. All keys of a call are read under one snapshot, and the position that comes back is
-//! the source's insert position after that snapshot was taken: nothing in the rows is later.
+//! A commit is streamed before it is visible to others (it may wait for a synchronous standby). So
+//! a read counts only if its snapshot shows every transaction that asks for it; otherwise it waits
+//! and looks again. All keys of a call are read under one snapshot, and the position that comes
+//! back is the source's insert position after that snapshot was taken: nothing in the rows is
+//! later.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -98,7 +98,7 @@ pub async fn wait_for_writers(client: &Client, task: &str, tables: &[u32]) -> Re
         if start.elapsed() > SAY_AFTER && !said {
             said = true;
             let pids: Vec<_> = rows.iter().map(|row| row.get::<_, Option<i32>>(1)).collect();
-            tracing::info!(task = %task, ?pids, "waiting for transactions that write to the tables to end");
+            tracing::info!(task = %task, ?pids, "waiting for those who write to the tables");
         }
         waiting_for = Some(rows.iter().map(|row| row.get(0)).collect());
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -1,8 +1,8 @@
 //! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
 //! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
 //!
-//! Memory is bounded: at most [`EVENTS_MAX`] decoded frames wait; then nothing more is read from the
-//! socket, and the source's walsender waits. Status still goes out, on a timer.
+//! Memory is bounded: at most [`EVENTS_MAX`] decoded frames wait; then nothing more is read from
+//! the socket, and the source's walsender waits. Status still goes out, on a timer.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.

@@ -1,10 +1,10 @@
-//! Changes one by one, for when the target may not be what the source had before them: after a group
-//! failed, and for a table that is ahead in some rows (see [`reread`](super::reread)).
+//! Changes one by one, for when the target may not be what the source had before them: after a
+//! group failed, and for a table that is ahead in some rows (see [`reread`](super::reread)).
 //!
 //! Every change then leads to its row as it should be, whatever was there: a row that is there
 //! already makes room, a row that is missing is inserted, a row of which a part is missing is read
-//! again. A row that holds a unique value which now belongs to another gives it up by going: its own
-//! change follows. What was not as expected is counted.
+//! again. A row that holds a unique value which now belongs to another gives it up by going: its
+//! own change follows. What was not as expected is counted.
 
 use std::sync::Arc;
 

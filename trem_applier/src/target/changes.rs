@@ -1,8 +1,8 @@
 //! Rows into tables: each change becomes the statement that makes it, in source order.
 //!
 //! Long runs of inserts go through COPY as they are; everything else through prepared statements,
-//! pipelined. Where the target may not be what the source had before, [`careful`](super::careful) takes
-//! over; rows that must be read again are collected here and read at the end of the group.
+//! pipelined. Where the target may not be what the source had before, [`careful`](super::careful)
+//! takes over; rows that must be read again are collected here and read at the end of the group.
 
 use std::collections::HashMap;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips them.
+//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips
+//! them.
 
 use tokio_postgres::types::{PgLsn, ToSql};
 use trem_wire::message::{ErrorRow, Operation, Relation};
@@ -64,7 +65,8 @@ pub(super) fn stop(relation: &Relation, error: &ErrorRow) -> Error {
         key.join(", ")
     );
     Error::new(Kind::RowFailed, message).sqlstate(&error.sqlstate).hint(
-        "Mend the rule (trem.transformation lists it) or the row, then SELECT trem.start_task(...); \
-         or skip such rows: SELECT trem.alter_task(..., '{\"on_error\": \"skip_row\"}').",
+        "Mend the rule (trem.transformation lists it) or the row, then SELECT \
+         trem.start_task(...); or skip such rows: SELECT \
+         trem.alter_task(..., '{\"on_error\": \"skip_row\"}').",
     )
 }

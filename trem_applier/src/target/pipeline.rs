@@ -1,8 +1,8 @@
 //! Statements sent ahead of their results.
 //!
 //! A statement is on its way as soon as it is sent; its result is read later, in the order of
-//! sending. tokio-postgres writes a request on the first poll of its future, so each future is polled
-//! once when it is sent and then waits its turn here.
+//! sending. tokio-postgres writes a request on the first poll of its future, so each future is
+//! polled once when it is sent and then waits its turn here.
 
 use std::collections::VecDeque;
 use std::future::Future;

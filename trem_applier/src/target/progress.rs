@@ -208,7 +208,8 @@ pub async fn write_reread_end(
     Ok(())
 }
 
-/// Writes a table's record, anew: `reread_end` is not taken over. A target table that belongs to another task is refused.
+/// Writes a table's record, anew: `reread_end` is not taken over. A target table that belongs to
+/// another task is refused.
 pub async fn write_table(client: &Client, task_id: &str, record: &TableRecord) -> Result<()> {
     let sql = "INSERT INTO trem_target.table_state (task_id, source_oid, target_schema,
                    target_name, state, load_generation, overlap_end, snapshot, rows_loaded)

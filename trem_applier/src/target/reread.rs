@@ -1,15 +1,16 @@
 //! Rows that the stream cannot give whole: they are read again from the source, by key.
 //!
 //! # Which
-//! - A row with an *unknown* column: an expression or the filter needs a value that is not in the WAL.
+//! - A row with an *unknown* column: an expression or the filter needs a value that is not in the
+//!   WAL.
 //! - An update with *unchanged* columns that finds no row: it entered a filter.
 //!
 //! # When, and what it means
 //! Keys are collected while a group is applied and read before it commits, or when there are many.
 //! The read sees every transaction of the group that came since the first of them was collected, so
 //! what it brings is never older than what was applied. It may be newer: up to the position R that
-//! the source's WAL had reached. Until the stream has passed R the table is *ahead* in these rows, and
-//! changes of the table are applied one by one, tolerating rows that are there already or gone
+//! the source's WAL had reached. Until the stream has passed R the table is *ahead* in these rows,
+//! and changes of the table are applied one by one, tolerating rows that are there already or gone
 //! (see [`careful`](super::careful)). R is stored with the table, in the same transaction.
 
 use std::future::Future;

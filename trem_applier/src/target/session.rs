@@ -5,10 +5,10 @@
 //! BEGIN; compare-and-set progress; changes in source order ...; [progress]; COMMIT
 //! ```
 //! The compare-and-set is the first statement. When the group's end is at hand it writes the new
-//! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one, and
-//! the new one is written last. A position that is not what we recorded makes it fail (division by
-//! zero, SQLSTATE 22012), which aborts the transaction on the server: so everything after it may be
-//! sent without waiting, and nothing of it can be committed.
+//! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one,
+//! and the new one is written last. A position that is not what we recorded makes it fail (division
+//! by zero, SQLSTATE 22012), which aborts the transaction on the server: so everything after it may
+//! be sent without waiting, and nothing of it can be committed.
 //!
 //! # Pipelining
 //! Statements are sent without waiting for their results; results are read in order, at the latest
@@ -16,9 +16,9 @@
 //!
 //! # After an error
 //! The session is dropped, and with it the server rolls back. The stream starts again at
-//! `applied_lsn`; nothing is redone from memory. `careful` then applies the same changes one by one:
-//! an insert of a row that is there and an update of a row that is missing become upserts, and are
-//! counted.
+//! `applied_lsn`; nothing is redone from memory. `careful` then applies the same changes one by
+//! one: an insert of a row that is there and an update of a row that is missing become upserts, and
+//! are counted.
 //!
 //! # Durability
 //! Commits are asynchronous. After each one the position of the target's own WAL is read; the

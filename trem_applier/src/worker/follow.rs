@@ -2,8 +2,8 @@
 //!
 //! # Order
 //! A change is applied, its group committed, the commit flushed by the target, and only then its
-//! position confirmed to the source. Idle positions take the same way: recorded first, at most every
-//! few seconds, then confirmed. So the slot's `confirmed_flush_lsn` is never past the durable
+//! position confirmed to the source. Idle positions take the same way: recorded first, at most
+//! every few seconds, then confirmed. So the slot's `confirmed_flush_lsn` is never past the durable
 //! `applied_lsn`, whatever dies when.
 //!
 //! # When a group fails
@@ -134,7 +134,7 @@ impl Run {
             if !may_be_mended || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
             }
-            tracing::info!(task = %self.name(), at = %failed_at, "applied again carefully: {error}");
+            tracing::info!(task = %self.name(), at = %failed_at, "anew, carefully: {error}");
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;
@@ -197,8 +197,8 @@ impl Run {
         })
     }
 
-    /// Emits the barrier that ends the stream, if this run has an end. It is written by a session of
-    /// its own: its commit may have to wait for a standby while we go on applying.
+    /// Emits the barrier that ends the stream, if this run has an end. It is written by a session
+    /// of its own: its commit may have to wait for a standby while we go on applying.
     fn send_barrier(&self, definition: &Definition) -> Option<Barrier> {
         if !self.worker.until_caught_up && definition.mode.has_cdc() {
             return None;

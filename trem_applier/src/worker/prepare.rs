@@ -121,7 +121,7 @@ impl Run {
                      died is not noticed yet.",
                 ));
             }
-            tracing::info!(task = %self.name(), slot = %slot, "dropping a slot that no progress belongs to");
+            tracing::info!(task = %self.name(), slot = %slot, "dropping an orphan slot");
             replication.drop_slot(&slot).await?;
         }
         tracing::info!(

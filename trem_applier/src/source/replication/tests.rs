@@ -1,3 +1,5 @@
+//! The replication client against bytes that a server would send.
+
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
