@@ -14,6 +14,10 @@
 //! `loading` (durable, made with the table), `live` (durable, with all its rows). There is nothing
 //! between them: a table's rows, key and state are one target transaction.
 //!
+//! # Rows that cannot be computed
+//! When an expression fails on a row, COPY fails. A task that skips such rows then reads that leaf
+//! again row by row ([`skip`]); any other stops.
+//!
 //! # Crash argument
 //! A crash anywhere before COMMIT leaves the table `loading` and empty. It is then loaded again,
 //! alone, under a new snapshot; its `overlap_end` and snapshot are stored with it and tell
@@ -25,13 +29,15 @@
 //! its snapshot was taken, the snapshot shows it empty: that table is put back and loaded under a
 //! new one.
 
+mod skip;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::task::JoinSet;
-use trem_wire::definition::{DefinedTable, Definition};
+use trem_wire::definition::{DefinedLeaf, DefinedTable, Definition, OnError};
 use trem_wire::Lsn;
 
 use crate::connect::{connect, Client};
@@ -177,6 +183,10 @@ impl Load {
         }
     }
 
+    fn skips(&self, error: &Error) -> bool {
+        error.kind() == Kind::RowFailed && self.definition.options.on_error == OnError::SkipRow
+    }
+
     async fn table(
         &self,
         source: &Client,
@@ -195,15 +205,21 @@ impl Load {
                 target.batch_execute("ROLLBACK").await?;
                 return Ok(heap);
             }
-            let mut rows = copy::rows(source, table, leaf).await?;
-            let sink = target.copy_in::<_, Bytes>(&schema::copy_statement(table)).await?;
-            let mut sink = Box::pin(sink);
-            while let Some(row) = rows.next().await {
-                let row = row?;
-                meter.row(row.len());
-                sink.feed(row).await?;
-            }
-            rows_loaded += sink.as_mut().finish().await?;
+            target.batch_execute("SAVEPOINT leaf").await?;
+            rows_loaded += match copy_leaf(source, target, table, leaf, &mut meter).await {
+                Err(error) if self.skips(&error) => {
+                    target.batch_execute("ROLLBACK TO leaf").await?;
+                    source.batch_execute("ROLLBACK").await?;
+                    if copy::lock(source, &round.exported, leaf).await? == Heap::Rewritten {
+                        source.batch_execute("ROLLBACK").await?;
+                        target.batch_execute("ROLLBACK").await?;
+                        return Ok(Heap::Rewritten);
+                    }
+                    let pair = (source, target);
+                    skip::copy_leaf(pair, &self.definition, table, leaf, &mut meter).await?
+                }
+                copied => copied?,
+            };
             source.batch_execute("COMMIT").await?;
         }
         schema::create_indexes(target, table).await?;
@@ -231,6 +247,25 @@ impl Load {
     }
 }
 
+/// One leaf through COPY on both sides, undecoded.
+async fn copy_leaf(
+    source: &Client,
+    target: &Client,
+    table: &DefinedTable,
+    leaf: &DefinedLeaf,
+    meter: &mut Meter<'_>,
+) -> Result<u64> {
+    let mut rows = copy::rows(source, table, leaf).await?;
+    let sink = target.copy_in::<_, Bytes>(&schema::copy_statement(table)).await?;
+    let mut sink = Box::pin(sink);
+    while let Some(row) = rows.next().await {
+        let row = row?;
+        meter.add(1, row.len());
+        sink.feed(row).await?;
+    }
+    Ok(sink.as_mut().finish().await?)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no job panics while it holds the queue")
 }
@@ -246,8 +281,8 @@ struct Meter<'a> {
 
 impl Meter<'_> {
     /// The server sends one row at a time.
-    fn row(&mut self, bytes: usize) {
-        self.rows += 1;
+    fn add(&mut self, rows: u64, bytes: usize) {
+        self.rows += rows;
         self.bytes += bytes as u64;
         if self.bytes - self.reported >= REPORT_EVERY_BYTES {
             self.load.bars.advance(self.oid, self.bytes - self.reported);

@@ -6,7 +6,7 @@
 
 mod careful;
 mod changes;
-mod exception;
+pub mod exception;
 mod pipeline;
 pub mod progress;
 pub mod reread;
@@ -14,5 +14,5 @@ pub mod schema;
 pub mod session;
 mod statement;
 
-pub use changes::Counts;
+pub use changes::{copy_bytes, Counts, COPY_HEAD, COPY_TAIL};
 pub(crate) use statement::quote_table;

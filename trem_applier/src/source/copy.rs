@@ -5,11 +5,12 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::types::{ToSql, Type};
 use trem_wire::definition::{DefinedLeaf, DefinedRowFormat, DefinedTable};
 
 use super::snapshot;
 use crate::connect::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What [`lock`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +36,39 @@ pub async fn lock(client: &Client, exported: &str, leaf: &DefinedLeaf) -> Result
     Ok(if same == Some(true) { Heap::AsInSnapshot } else { Heap::Rewritten })
 }
 
+/// A value that the source's own expression refuses: one row is at fault, not the task.
+fn row_failed(error: Error) -> Error {
+    if error.kind() != Kind::Refused {
+        return error;
+    }
+    let failed = Error::new(Kind::RowFailed, "an expression of the task's rules fails on a row")
+        .hint(
+            "trem.transformation lists the rules. Mend the rule or the row, then SELECT \
+             trem.start_task(...); or set the task's option on_error to skip_row.",
+        );
+    match error.sqlstate_code() {
+        Some(sqlstate) => failed.sqlstate(sqlstate),
+        None => failed,
+    }
+}
+
+/// The rows one by one, those that cannot be computed apart: frames of messages, unpacked as the
+/// stream's are. Slower than [`rows`], for a table where that failed.
+pub async fn frames(
+    client: &Client,
+    task: &str,
+    leaf: &DefinedLeaf,
+) -> Result<Pin<Box<impl Stream<Item = Result<Bytes>>>>> {
+    let sql = "SELECT frame FROM trem.applier_rows($1, $2) AS frame";
+    let statement = client.prepare_typed(sql, &[Type::TEXT, Type::OID]).await?;
+    let parameters: [&(dyn ToSql + Sync); 2] = [&task, &leaf.oid];
+    let stream = client.query_raw(&statement, parameters).await?;
+    Ok(Box::pin(stream.map(|row| {
+        let row = row.map_err(Error::from)?;
+        Ok(Bytes::copy_from_slice(row.try_get::<_, &[u8]>(0)?))
+    })))
+}
+
 fn view(leaf: &DefinedLeaf) -> String {
     format!("trem_read.{}", escape_identifier(&leaf.view))
 }
@@ -56,5 +90,5 @@ pub async fn rows(
         view(leaf)
     );
     let stream = client.copy_out(&sql).await?;
-    Ok(Box::pin(stream.map(|row| row.map_err(Error::from))))
+    Ok(Box::pin(stream.map(|row| row.map_err(|error| row_failed(error.into())))))
 }

@@ -28,8 +28,8 @@ const COPY_ROWS_MIN: u32 = 8;
 const IN_FLIGHT_MAX: usize = 1_024;
 
 /// The head of a binary COPY: signature, flags, no header extension.
-const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-const COPY_TAIL: &[u8] = &(-1_i16).to_be_bytes();
+pub const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub const COPY_TAIL: &[u8] = &(-1_i16).to_be_bytes();
 
 /// What was applied to one table.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -289,10 +289,7 @@ impl Changes {
             }
             self.copy = Some(OpenCopy { relation: Arc::clone(relation), sink });
         }
-        let rows = match relation.format {
-            RowFormat::Binary => run.rows.clone(),
-            RowFormat::Text => text_rows(run),
-        };
+        let rows = copy_bytes(relation.format, run);
         let copy = self.copy.as_mut().expect("opened above");
         copy.sink.feed(rows).await?;
         Ok(())
@@ -509,6 +506,14 @@ fn progress_moved(error: Error) -> Error {
     }
     Error::new(Kind::Taken, "the task's progress on the target is not where this applier left it")
         .hint("Another applier took the task over, or the target was restored.")
+}
+
+/// The rows of a run as COPY takes them; in binary without head and tail.
+pub fn copy_bytes(format: RowFormat, run: &Run) -> Bytes {
+    match format {
+        RowFormat::Binary => run.rows.clone(),
+        RowFormat::Text => text_rows(run),
+    }
 }
 
 /// The rows of a text relation as COPY's text format has them.

@@ -34,10 +34,11 @@ use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
+use super::exception::{self, Failed, Recorder};
 use super::pipeline::{Expect, Pipeline};
+use super::progress;
 use super::progress::TableRecord;
 use super::reread::Reread;
-use super::{exception, progress};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
@@ -54,6 +55,9 @@ pub struct Session {
     changes: Changes,
     /// Applied positions with the target's WAL position that makes each durable.
     on_error: OnError,
+    /// Rows of the open group that are to be recorded.
+    failed: Vec<Failed>,
+    recorder: Recorder,
     unflushed: VecDeque<(Lsn, Lsn)>,
     durable_lsn: Lsn,
 }
@@ -92,6 +96,8 @@ impl Session {
             transaction: Transaction::Closed,
             compare_and_set: None,
             on_error: OnError::Stop,
+            failed: Vec::new(),
+            recorder: Recorder::default(),
             unflushed: VecDeque::new(),
             durable_lsn: Lsn::INVALID,
         })
@@ -214,24 +220,38 @@ impl Session {
             Action::Commit { applied_lsn, .. } => {
                 self.begin(end).await?;
                 self.read_again(reader, true).await?;
+                self.record_failed().await?;
                 self.commit(applied_lsn).await
             }
             Action::Advance { applied_lsn } => {
                 self.begin(Some(applied_lsn)).await?;
                 self.commit(applied_lsn).await
             }
-            Action::RowFailed(relation, error) => {
+            Action::RowFailed(relation, row) => {
+                let commit_lsn = Some(self.changes.commit_lsn());
+                let failed = Failed { relation, row, commit_lsn };
                 if self.on_error == OnError::Stop {
-                    return Err(exception::stop(&relation, &error));
+                    return Err(exception::stop(&failed));
                 }
                 self.begin(end).await?;
-                self.changes.close_copy().await?;
-                self.changes.settle(0).await?;
-                let commit_lsn = Some(self.changes.commit_lsn());
-                exception::record(&self.client, &self.task_id, &relation, &error, commit_lsn).await
+                self.failed.push(failed);
+                match self.failed.len() < exception::TOGETHER {
+                    true => Ok(()),
+                    false => self.record_failed().await,
+                }
             }
             Action::Barrier { .. } => Ok(()),
         }
+    }
+
+    async fn record_failed(&mut self) -> Result<()> {
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        self.changes.close_copy().await?;
+        self.changes.settle(0).await?;
+        let failed = std::mem::take(&mut self.failed);
+        self.recorder.record(&self.client, &self.task_id, &failed).await
     }
 
     /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
