@@ -54,7 +54,6 @@ pub mod pg_test {
     /// is unknown, and they do not start with it.
     fn has_output_plugin_libraries() -> bool {
         match PG_VERSION_NUM / 10_000 {
-            14 => PG_VERSION_NUM >= 140_024,
             15 => PG_VERSION_NUM >= 150_019,
             16 => PG_VERSION_NUM >= 160_015,
             17 => PG_VERSION_NUM >= 170_011,
