@@ -32,6 +32,11 @@ pgrx::extension_sql_file!(
     name = "preview",
     requires = [api::report::preview_statement]
 );
+pgrx::extension_sql_file!(
+    "../../sql/ddl.sql",
+    name = "ddl",
+    requires = ["bootstrap", api::ddl::give_way]
+);
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
 /// What `cargo pgrx test` asks for before it starts its server.
