@@ -57,6 +57,7 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION trem.give_way() IS 'For the event trigger trem_give_way';
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';
 COMMENT ON FUNCTION trem.create_task(text, text, text, text[], text, jsonb) IS

@@ -5,6 +5,7 @@
 //! applier read, [`publish`] stores it and makes the views. Every statement goes through [`spi`].
 
 pub(crate) mod check;
+pub(crate) mod ddl;
 pub(crate) mod definition;
 pub(crate) mod draft;
 pub(crate) mod endpoint;

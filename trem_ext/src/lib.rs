@@ -32,6 +32,11 @@ pgrx::extension_sql_file!(
     name = "preview",
     requires = [api::report::preview_statement]
 );
+pgrx::extension_sql_file!(
+    "../../sql/ddl.sql",
+    name = "ddl",
+    requires = ["bootstrap", api::ddl::give_way]
+);
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 
 /// What `cargo pgrx test` asks for before it starts its server.
@@ -54,7 +59,6 @@ pub mod pg_test {
     /// is unknown, and they do not start with it.
     fn has_output_plugin_libraries() -> bool {
         match PG_VERSION_NUM / 10_000 {
-            14 => PG_VERSION_NUM >= 140_024,
             15 => PG_VERSION_NUM >= 150_019,
             16 => PG_VERSION_NUM >= 160_015,
             17 => PG_VERSION_NUM >= 170_011,

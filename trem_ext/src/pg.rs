@@ -3,6 +3,8 @@
 //!
 //! Never raises errors of its own, never keeps state.
 
+pub(crate) mod dependency;
+pub(crate) mod event_trigger;
 mod sql_type;
 
 use std::ffi::{c_char, CStr};
@@ -12,7 +14,7 @@ use pgrx::{pg_sys, PgList};
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 
 extern "C-unwind" {
-    /// catalog/partition.h, which pgrx does not bind; the same from 13 to 18.
+    /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.
     fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
 }
 

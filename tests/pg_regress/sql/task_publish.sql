@@ -78,13 +78,10 @@ SELECT definition_version FROM trem.task WHERE name = 't';
 SELECT t->>'source_name' AS name, t->>'load_generation' AS load_generation
 FROM jsonb_array_elements(trem.applier_definition('t')->'tables') AS t ORDER BY 1;
 
--- A table that leaves takes its view along. Views keep a table from being dropped unnoticed.
+-- A table that leaves takes its view along.
 SELECT trem.remove_table('t', 'app.p');
 SELECT trem.start_task('t');
 SELECT count(*) FROM pg_views WHERE schemaname = 'trem_read';
-\set VERBOSITY terse
-DROP TABLE app.b;
-\set VERBOSITY default
 -- It comes back with its rows of now: it is loaded again.
 SELECT trem.add_table('t', 'app.p');
 SELECT trem.start_task('t');
@@ -93,9 +90,7 @@ FROM jsonb_array_elements(trem.applier_definition('t')->'tables') AS t WHERE t->
 -- What came apart since.
 ALTER TABLE app.a ADD COLUMN later int;
 SELECT severity, table_name, check_name, message FROM trem.check_task('t');
-SET client_min_messages = warning;
-DROP TABLE app.p CASCADE;
-SET client_min_messages = notice;
+DROP TABLE app.p;
 DO $$ BEGIN EXECUTE format('DROP VIEW trem_read.t_%s', 'app.b'::regclass::oid); END $$;
 SELECT severity, table_name, check_name, message FROM trem.check_task('t');
 SELECT severity, table_name, check_name, message FROM trem.applier_check('t');
