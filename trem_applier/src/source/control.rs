@@ -113,6 +113,13 @@ impl Control {
         Ok(())
     }
 
+    /// Rows that were skipped, as `trem.exception` shows them. Telling the same again is harmless.
+    pub async fn tell_exceptions(&self, task: &str, exceptions: &Value) -> Result<()> {
+        let sql = "SELECT trem.applier_exception($1, $2)";
+        self.client.execute(sql, &[&task, exceptions]).await?;
+        Ok(())
+    }
+
     pub async fn slot(&self, slot: &str) -> Result<Option<Slot>> {
         let sql = "SELECT active_pid, confirmed_flush_lsn, wal_status, plugin::text,
                           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::compress::Compression;
-use trem_wire::definition::Definition;
+use trem_wire::definition::{Definition, OnError};
 use trem_wire::message::Relation;
 use trem_wire::slot_name;
 use uuid::Uuid;
@@ -32,6 +32,7 @@ use crate::source::control::Control;
 use crate::source::replication::ReplicationConnection;
 use crate::source::reread::Reader;
 use crate::source::stream::{Stream, StreamEvent};
+use crate::target::exception;
 use crate::target::progress::{self, Progress};
 use crate::target::reread::{Found, Reread};
 use crate::target::session::Session;
@@ -48,6 +49,9 @@ const WAL_CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a stop waits for the end of the open source transaction; then it is rolled back.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Skipped rows that the source is told of at a time.
+const TOLD_TOGETHER: i64 = 1_000;
 
 /// Messages are carried out when they hold this much, even if more is at hand.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -72,6 +76,8 @@ struct Follow {
     /// The source asks for our position: a server that shuts down waits for it.
     record_now: bool,
     checked_at: Instant,
+    /// The last record of a skipped row that the source was told of.
+    told: i64,
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
     stop_by: Option<Instant>,
@@ -192,6 +198,7 @@ impl Run {
             recorded_at: now,
             record_now: false,
             checked_at: now,
+            told: 0,
             ending: None,
             stop_by: None,
         })
@@ -231,7 +238,7 @@ impl Run {
         let wake = std::sync::Arc::clone(&self.worker.wake);
         loop {
             if let (Some(ending), true) = (follow.ending, follow.apply.at_boundary()) {
-                return self.finish(follow, ending).await;
+                return self.finish(definition, follow, ending).await;
             }
             let event = tokio::select! {
                 event = follow.stream.next() => Wake::Stream(event?),
@@ -338,11 +345,26 @@ impl Run {
             report.add_counts(&follow.counts, &counts);
         });
         follow.counts = counts;
+        if definition.options.on_error == OnError::SkipRow {
+            self.tell_exceptions(definition, follow).await?;
+        }
         if let Some(limit) = definition.options.wal_keep_bytes {
             if follow.checked_at.elapsed() >= WAL_CHECK_EVERY {
                 follow.checked_at = Instant::now();
                 self.check_held_wal(definition, limit).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the source of rows that were skipped, so that `trem.exception` shows them there. It knows
+    /// those that it was told of before.
+    async fn tell_exceptions(&self, definition: &Definition, follow: &mut Follow) -> Result<()> {
+        let client = self.session.client();
+        let read = exception::read(client, &definition.task_id, follow.told, TOLD_TOGETHER);
+        if let Some((last, records)) = read.await? {
+            self.control.tell_exceptions(&definition.task, &records).await?;
+            follow.told = last;
         }
         Ok(())
     }
@@ -359,8 +381,20 @@ impl Run {
         Err(Error::new(Kind::WalKept, message).hint(start_over(definition)))
     }
 
-    async fn finish(&mut self, follow: &mut Follow, ending: Ending) -> Result<Ending> {
+    async fn finish(
+        &mut self,
+        definition: &Definition,
+        follow: &mut Follow,
+        ending: Ending,
+    ) -> Result<Ending> {
         self.session.flush().await?;
+        if definition.options.on_error == OnError::SkipRow {
+            let mut told = None;
+            while told != Some(follow.told) {
+                told = Some(follow.told);
+                self.tell_exceptions(definition, follow).await?;
+            }
+        }
         follow.stream.confirm(self.session.durable_lsn());
         let applied = self.session.applied_lsn();
         let counts = self.session.counts().clone();
