@@ -14,11 +14,12 @@ use crate::check::{Finding, Severity};
 use crate::connect::connect;
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
-use crate::source::control::Control;
+use crate::source::control::{Control, Task};
 use crate::stop::Stop;
 use crate::supervisor::{self, End};
 use crate::target::schema;
 use crate::telemetry::{self, Bars, LogFormat};
+use crate::validate::{self, Verdict};
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
@@ -59,6 +60,13 @@ enum Command {
     Status {
         #[command(flatten)]
         source: Source,
+    },
+    /// Compare the target's tables with what the task's rules make of the source.
+    Validate {
+        #[command(flatten)]
+        source: Source,
+        #[arg(long, value_name = "NAME")]
+        task: String,
     },
     /// List the tables of an endpoint.
     Inspect {
@@ -122,6 +130,7 @@ async fn execute(command: Command, bars: Bars) -> Result<u8> {
         }
         Command::Check { source, task } => check(&source.parse()?, &task).await,
         Command::Status { source } => status(&source.parse()?).await,
+        Command::Validate { source, task } => validate(&source.parse()?, &task).await,
         Command::Inspect { source, endpoint } => {
             let source = source.parse()?;
             let control = Control::connect(&source, "inspect").await?;
@@ -154,13 +163,45 @@ fn stop_signal() -> Result<Stop> {
     Ok(stopped)
 }
 
+async fn validate(source: &ConnInfo, name: &str) -> Result<u8> {
+    let control = Control::connect(source, "validate").await?;
+    let definition = control.definition(name).await?;
+    let task = served_task(&control, name).await?;
+    let target = connect(&ConnInfo::from_target(&task.target)?).await?;
+    let compared = validate::compare(control.client(), &target, &definition).await?;
+    let lines: Vec<_> = compared
+        .iter()
+        .map(|table| {
+            let verdict = match table.verdict {
+                Verdict::Same => "same",
+                Verdict::Different => "different",
+                Verdict::Changing => "changing",
+            };
+            let (source_rows, target_rows) = (table.source_rows, table.target_rows);
+            vec![
+                table.table.clone(),
+                verdict.to_owned(),
+                source_rows.to_string(),
+                target_rows.to_string(),
+            ]
+        })
+        .collect();
+    table::print(&["target table", "verdict", "source rows", "target rows"], &lines);
+    let same = compared.iter().all(|table| table.verdict == Verdict::Same);
+    Ok(if same { DONE } else { FAILED })
+}
+
+async fn served_task(control: &Control, name: &str) -> Result<Task> {
+    let tasks = control.tasks().await?;
+    tasks.into_iter().find(|task| task.name == name).ok_or_else(|| {
+        Error::new(Kind::Argument, format!("there is no task \"{name}\" that this role may serve"))
+    })
+}
+
 async fn check(source: &ConnInfo, name: &str) -> Result<u8> {
     let control = Control::connect(source, "check").await?;
     let mut findings = control.check(name).await?;
-    let tasks = control.tasks().await?;
-    let task = tasks.into_iter().find(|task| task.name == name).ok_or_else(|| {
-        Error::new(Kind::Argument, format!("there is no task \"{name}\" that this role may serve"))
-    })?;
+    let task = served_task(&control, name).await?;
     match check_target(&control, &task).await {
         Ok(found) => findings.extend(found),
         Err(error) => {
@@ -177,10 +218,7 @@ async fn check(source: &ConnInfo, name: &str) -> Result<u8> {
     Ok(if failed { FAILED } else { DONE })
 }
 
-async fn check_target(
-    control: &Control,
-    task: &crate::source::control::Task,
-) -> Result<Vec<Finding>> {
+async fn check_target(control: &Control, task: &Task) -> Result<Vec<Finding>> {
     let target = ConnInfo::from_target(&task.target)?;
     let client = connect(&target).await?;
     if task.definition_version.is_none() {

@@ -21,5 +21,6 @@ pub mod target;
 pub mod telemetry;
 mod tls;
 mod transport;
+pub mod validate;
 mod value;
 pub mod worker;
