@@ -13,6 +13,7 @@ use trem_wire::message::{Relation, UpdatedRow};
 use trem_wire::row::Row;
 
 use super::changes::{key_of, key_row, values, Changes};
+use super::pipeline::Expect;
 use crate::error::{Kind, Result};
 
 impl Changes {
@@ -53,7 +54,8 @@ impl Changes {
         if whole {
             self.evict(relation, rows, row.new).await?;
         }
-        let updated = self.update_row(relation, rows, row, assigned).await;
+        let expect = Expect::Updated(Arc::clone(relation));
+        let updated = self.update_row(relation, rows, row, assigned, expect).await;
         match updated.and(self.settle(0).await) {
             Err(error) if error.kind() == Kind::RowMissing && whole => {
                 self.count_conflicts(relation, 1);

@@ -171,12 +171,18 @@ impl Changes {
                     !row.unchanged.contains(at)
                 })
                 .collect();
-            if careful {
+            if assigned.is_empty() {
+                // Only the key is there, and it did not move; or nothing of the row is in the WAL.
+                if relation.filtered || careful {
+                    self.want(relation, key_row(relation, row.new));
+                }
+            } else if careful {
                 self.update_carefully(relation, &run.rows, row, assigned).await?;
             } else if relation.filtered && relation.has_key() && row.unchanged.is_empty() {
                 self.upsert_row(relation, &run.rows, row).await?;
             } else {
-                self.update_row(relation, &run.rows, row, assigned).await?;
+                let expect = self.expect_update(relation, row);
+                self.update_row(relation, &run.rows, row, assigned, expect).await?;
             }
         }
         Ok(())
@@ -215,30 +221,32 @@ impl Changes {
         self.settle_some().await
     }
 
+    /// Where nothing is amiss: the row is there, unless it has just entered the filter.
+    fn expect_update(&self, relation: &Arc<Relation>, row: UpdatedRow<'_>) -> Expect {
+        match relation.filtered && relation.has_key() {
+            true => Expect::UpdatedOrWanted(Arc::clone(relation), key_row(relation, row.new)),
+            false => Expect::Updated(Arc::clone(relation)),
+        }
+    }
+
     pub(super) async fn update_row(
         &mut self,
         relation: &Arc<Relation>,
         rows: &Bytes,
         row: UpdatedRow<'_>,
         assigned: Vec<usize>,
+        expect: Expect,
     ) -> Result<()> {
+        if matches!(expect, Expect::UpdatedOrWanted(..)) {
+            self.may_want += 1;
+        }
         let fields: Vec<_> = row.new.fields().collect();
         let mut parameters = values(relation, rows, assigned.iter().map(|&at| fields[at]));
         match row.old {
             Some(old) => parameters.extend(values(relation, rows, old.fields())),
             None => parameters.extend(key_of(relation, rows, row.new)),
         }
-        if assigned.is_empty() {
-            return Ok(());
-        }
         let statement = self.statement(relation, Shape::Update(assigned)).await?;
-        let expect = match relation.filtered && relation.has_key() && !self.careful {
-            true => {
-                self.may_want += 1;
-                Expect::UpdatedOrWanted(Arc::clone(relation), key_row(relation, row.new))
-            }
-            false => Expect::Updated(Arc::clone(relation)),
-        };
         self.pipeline.send_row(&statement, parameters, expect).await;
         self.settle_some().await
     }
