@@ -3,6 +3,7 @@
 //!
 //! Never raises errors of its own, never keeps state.
 
+pub(crate) mod expression;
 mod sql_type;
 
 use std::ffi::{c_char, CStr};
