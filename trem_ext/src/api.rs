@@ -10,6 +10,7 @@
 
 mod discovery;
 mod endpoint;
+mod expression;
 mod report;
 mod rule;
 mod task;

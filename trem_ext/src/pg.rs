@@ -3,13 +3,19 @@
 //!
 //! Never raises errors of its own, never keeps state.
 
+mod change_at_hand;
+mod evaluate;
 pub(crate) mod expression;
+mod owner;
 mod sql_type;
 
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
+pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
+pub(crate) use evaluate::{Evaluator, Failed};
+pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 
 extern "C-unwind" {

@@ -156,7 +156,11 @@ unsafe fn compile_text(
     // state and trees are live until the memory context goes.
     unsafe {
         let raw = parse(text).map_err(|fault| vec![fault])?;
-        let relation = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let relation = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            let hint = "Remove it from the task with trem.remove_table.";
+            return Err(vec![Fault::new("the table does not exist", hint)]);
+        }
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
         (*state).p_sourcetext = text.as_ptr();
         let item = pg_sys::addRangeTableEntryForRelation(
