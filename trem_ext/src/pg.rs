@@ -13,7 +13,7 @@ use pgrx::{pg_sys, PgList};
 
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 pub(crate) use type_name::{
-    has_default_operator_class, parse_type, type_name, type_name_with_modifier,
+    has_default_operator_class, lacks_collation, parse_type, type_name, type_name_with_modifier,
 };
 
 extern "C-unwind" {
