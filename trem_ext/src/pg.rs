@@ -8,6 +8,7 @@ mod evaluate;
 pub(crate) mod expression;
 mod owner;
 mod sql_type;
+mod type_name;
 
 use std::ffi::{c_char, CStr};
 
@@ -17,6 +18,9 @@ pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+pub(crate) use type_name::{
+    has_default_operator_class, lacks_collation, parse_type, type_name, type_name_with_modifier,
+};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 13 to 18.
