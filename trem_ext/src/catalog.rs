@@ -1,21 +1,24 @@
 //! What the SQL functions read from PostgreSQL's catalog and read and write in TREM's tables.
 //!
 //! From the draft to what is published: [`draft`] reads a task's tables and rules, [`plan`] expands
-//! and applies them (and finds what is wrong), [`definition`] makes the document that plugin and
+//! and applies them (and finds what is wrong), with [`compose`] for what is computed, [`definition`] makes the document that plugin and
 //! applier read, [`publish`] stores it and makes the views. Every statement goes through [`spi`].
 
 pub(crate) mod check;
 pub(crate) mod ddl;
+mod compose;
 pub(crate) mod definition;
 pub(crate) mod draft;
 pub(crate) mod endpoint;
 pub(crate) mod environment;
+pub(crate) mod expression;
 pub(crate) mod items;
 pub(crate) mod name;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod problem;
 pub(crate) mod publish;
+pub(crate) mod rule;
 pub(crate) mod shape;
 pub(crate) mod spi;
 mod stamp;

@@ -17,6 +17,7 @@ pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
 pgrx::extension_sql_file!("../../sql/discovery.sql", name = "discovery", requires = ["bootstrap"]);
 pgrx::extension_sql_file!("../../sql/views.sql", name = "views", requires = ["bootstrap"]);
+pgrx::extension_sql_file!("../../sql/mask.sql", name = "mask", requires = ["bootstrap"]);
 pgrx::extension_sql_file!(
     "../../sql/endpoint.sql",
     name = "endpoint",

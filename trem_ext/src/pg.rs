@@ -5,13 +5,18 @@
 
 pub(crate) mod dependency;
 pub(crate) mod event_trigger;
+pub(crate) mod expression;
 mod sql_type;
+mod type_name;
 
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+pub(crate) use type_name::{
+    has_default_operator_class, parse_type, type_name, type_name_with_modifier,
+};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -108,9 +108,9 @@ impl Types {
     pub(crate) fn check(&self, shape: &Shape, problems: &mut Vec<Problem>) {
         for column in &shape.columns {
             let mut seen = BTreeSet::new();
-            self.visit(column.source.type_oid, &mut seen);
+            self.visit(column.output.type_oid, &mut seen);
             for of in seen.iter().filter_map(|oid| self.by_oid.get(oid)) {
-                if let Some(problem) = of.problem(&column.source.name) {
+                if let Some(problem) = of.problem(column.display()) {
                     problems.push(problem.of(shape.table.display()));
                 }
             }
