@@ -345,7 +345,8 @@ fn the_masking_functions_give_the_same_in_copy_and_stream() {
 #[test]
 fn an_added_column_may_tell_of_the_change() {
     let mut pair = Pair::new();
-    pair.source.exec("CREATE TABLE item (id int PRIMARY KEY, v int); INSERT INTO item VALUES (1, 1)");
+    pair.source
+        .exec("CREATE TABLE item (id int PRIMARY KEY, v int); INSERT INTO item VALUES (1, 1)");
     pair.create_task("t", &["public.item"]);
     pair.call(&[
         "add_column('t', 'public.item', 'operation', 'text', 'trem.operation()')",
@@ -383,9 +384,8 @@ fn a_preview_shows_what_will_arrive() {
     pair.start_task("t");
     pair.replicate("t");
     pair.target.exec("SET TimeZone = 'UTC'");
-    let arrived = pair.target.rows(&format!(
-        "SELECT to_jsonb(q) FROM ({ALL_ON_TARGET}) q ORDER BY key"
-    ));
+    let arrived =
+        pair.target.rows(&format!("SELECT to_jsonb(q) FROM ({ALL_ON_TARGET}) q ORDER BY key"));
     assert_eq!(previewed, arrived);
     assert!(!arrived.is_empty());
 }

@@ -198,7 +198,8 @@ fn a_row_that_fails_a_filter_of_its_key_leaves_in_silence() {
 fn a_row_that_stays_out_is_not_spoken_of_with_identity_full() {
     let mut pair = copied("FULL");
     pair.source.exec("UPDATE item SET name = 'x' WHERE v <= 10 OR v IS NULL");
-    pair.source.exec("UPDATE item SET id = id + 1000 WHERE v <= 10; DELETE FROM item WHERE v <= 10");
+    pair.source
+        .exec("UPDATE item SET id = id + 1000 WHERE v <= 10; DELETE FROM item WHERE v <= 10");
     assert_eq!(stream(&mut pair), Vec::<String>::new());
 }
 

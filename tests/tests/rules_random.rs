@@ -3,7 +3,8 @@
 use trem_tests::{Database, Pair, Random};
 
 /// Rows of one history have one `h`; keys are few, so that they meet often.
-const COLUMNS: &str = "h int NOT NULL, k int NOT NULL, v int, n text, large text, PRIMARY KEY (h, k)";
+const COLUMNS: &str =
+    "h int NOT NULL, k int NOT NULL, v int, n text, large text, PRIMARY KEY (h, k)";
 
 const HISTORIES: u64 = 300;
 const KEYS: u64 = 5;

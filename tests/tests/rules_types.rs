@@ -126,7 +126,9 @@ fn values_of_any_type_may_be_put_together() {
     create(&mut pair);
     pair.create_task("t", &["public.item"]);
     pair.call(&[
-        &format!("add_column('t', 'public.item', 'line', 'text', 'concat_ws($$|$$, id, {joined})')"),
+        &format!(
+            "add_column('t', 'public.item', 'line', 'text', 'concat_ws($$|$$, id, {joined})')"
+        ),
         &format!("add_column('t', 'public.item', 'doc', 'jsonb', 'jsonb_build_array({joined})')"),
         &format!("set_filter('t', 'public.item', 'num_nonnulls({joined}) > 0')"),
     ]);
