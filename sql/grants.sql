@@ -48,13 +48,11 @@ BEGIN
     FOR function, setting IN
         SELECT p.oid, s
         FROM pg_proc AS p,
-             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, YMD''',
+             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, MDY''',
                           'intervalstyle = ''postgres''', 'extra_float_digits = 3',
-                          'bytea_output = ''hex''', 'jit = off',
-                          -- How expressions are read, in rules, views and the stream alike.
-                          'standard_conforming_strings = on', 'transform_null_equals = off',
-                          'array_nulls = on', 'xmloption = ''content''',
-                          'lc_monetary = ''C''', 'lc_numeric = ''C''', 'lc_time = ''C'''
+                          'bytea_output = ''hex''', 'lc_monetary = ''C''', 'jit = off',
+                          -- How expressions are read.
+                          'standard_conforming_strings = on', 'transform_null_equals = off'
                           ]) AS s
         WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
     LOOP

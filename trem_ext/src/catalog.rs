@@ -1,8 +1,10 @@
 //! What the SQL functions read from PostgreSQL's catalog and read and write in TREM's tables.
 //!
 //! From the draft to what is published: [`draft`] reads a task's tables and rules, [`plan`] expands
-//! and applies them (and finds what is wrong), with [`compose`] for what is computed, [`definition`] makes the document that plugin and
-//! applier read, [`publish`] stores it and makes the views. Every statement goes through [`spi`].
+//! and applies them (and finds what is wrong), [`definition`] makes the document that plugin and
+//! applier read, [`publish`] stores it and makes the views. A new rule comes in by [`rule`];
+//! [`compose`] makes one expression of the rules about a column, [`expression`] holds it against
+//! the live table. Every statement goes through [`spi`].
 
 pub(crate) mod check;
 pub(crate) mod ddl;

@@ -8,6 +8,7 @@
 mod api;
 mod catalog;
 mod error;
+mod mask;
 mod output_plugin;
 mod peek;
 mod pg;
@@ -22,6 +23,19 @@ pgrx::extension_sql_file!(
     "../../sql/endpoint.sql",
     name = "endpoint",
     requires = [api::endpoint::endpoint_create, api::endpoint::endpoint_alter]
+);
+pgrx::extension_sql_file!(
+    "../../sql/expression.sql",
+    name = "expression",
+    requires = [
+        api::expression::pseudonym,
+        api::expression::mask_partial,
+        api::expression::mask_email,
+        api::expression::mask_number,
+        api::expression::commit_lsn,
+        api::expression::commit_timestamp,
+        api::expression::operation
+    ]
 );
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",

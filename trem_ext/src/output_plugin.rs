@@ -21,13 +21,16 @@
 
 mod cache;
 mod definition;
+mod emit;
 mod encode;
 mod error;
 mod frame;
 mod identity;
+mod inputs;
 mod invalidation;
 mod options;
 mod relation;
+mod rules;
 mod session;
 mod settings;
 mod tuple;

@@ -8,7 +8,7 @@ use trem_wire::definition::DefinedExpression;
 
 use super::draft::Rule;
 use super::name;
-use super::shape::{Computed, Output, ShapedColumn};
+use super::shape::{Computed, Filter, Output, ShapedColumn};
 use super::table::Column;
 
 /// int2, int4, int8, numeric: each holds every value of those before it.
@@ -79,8 +79,10 @@ pub(crate) fn created(rule: &Rule) -> Option<ShapedColumn> {
     })
 }
 
-pub(crate) fn filter(rule: &Rule) -> Option<DefinedExpression> {
-    Some(DefinedExpression { rule_id: rule.id, sql: enclosed(rule.expression()?) })
+pub(crate) fn filter(rule: &Rule) -> Option<Filter> {
+    let written = rule.expression()?;
+    let expression = DefinedExpression { rule_id: rule.id, sql: enclosed(written) };
+    Some(Filter { expression, written: written.to_owned() })
 }
 
 fn output_of(rule: &Rule) -> Option<Output> {

@@ -85,7 +85,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
             })
             .collect(),
         create_statement: statement::create_table(shape),
-        filter: shape.filter.clone(),
+        filter: shape.filter.as_ref().map(|filter| filter.expression.clone()),
         index_statements: Vec::new(),
     }
 }

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::shape::{Shape, ShapedColumn};
 use crate::error::Error;
 use crate::pg::expression::{compile, Compiled, Fault};
-use crate::pg::{has_default_operator_class, type_name};
+use crate::pg::{has_default_operator_class, lacks_collation, type_name};
 
 const BOOL: u32 = 16;
 /// The longest expression, in characters.
@@ -43,13 +43,13 @@ pub(crate) fn fault(message: impl Into<String>, hint: impl Into<String>) -> Faul
 pub(crate) fn check(shape: &Shape) -> Findings {
     let mut findings = Findings::default();
     if let Some(filter) = &shape.filter {
-        match check_filter(shape, &filter.sql) {
+        match check_filter(shape, &filter.written) {
             Ok(compiled) => {
                 findings.remarks.extend(rereads(shape, &compiled, None));
                 findings.remarks.push(filter_remark(shape));
                 findings.mask_keys.extend(compiled.pseudonym_keys);
             }
-            Err(faults) => findings.add(filter.rule_id, 0, faults),
+            Err(faults) => findings.add(filter.expression.rule_id, 0, faults),
         }
     }
     for column in &shape.columns {
@@ -104,12 +104,23 @@ pub(crate) fn check_written(
     let oid = pg_sys::Oid::from(table_oid);
     compile(oid, written, None).or_else(|faults| {
         // It may be of the wanted type already, one that does not occur in the table.
-        wanted.and_then(|wanted| compile(oid, written, Some(wanted)).ok()).ok_or(faults)
+        let faults = faults.into_iter().map(|fault| hinted(fault, NAMES));
+        let compiled = wanted.and_then(|wanted| compile(oid, written, Some(wanted)).ok());
+        compiled.ok_or_else(|| faults.collect())
     })
 }
 
-fn check_filter(shape: &Shape, sql: &str) -> Result<Compiled, Vec<Fault>> {
-    let compiled = check_written(shape.table.oid, sql, None)?;
+const NAMES: &str =
+    "Columns go by their names in the source table, functions and types by those of \
+                     pg_catalog and trem.";
+
+/// PostgreSQL's own words often come without one.
+fn hinted(fault: Fault, hint: &str) -> Fault {
+    Fault { hint: fault.hint.or_else(|| Some(hint.to_owned())), ..fault }
+}
+
+fn check_filter(shape: &Shape, written: &str) -> Result<Compiled, Vec<Fault>> {
+    let compiled = check_written(shape.table.oid, written, None)?;
     if compiled.type_oid != BOOL {
         return Err(vec![not_boolean(compiled.type_oid)]);
     }
@@ -134,7 +145,16 @@ fn check_column(shape: &Shape, column: &ShapedColumn) -> Result<Compiled, Vec<Fa
         check_written(shape.table.oid, written, wanted)?;
     }
     let oid = pg_sys::Oid::from(shape.table.oid);
-    let compiled = compile(oid, &computed.expression.sql, wanted)?;
+    let compiled = compile(oid, &computed.expression.sql, wanted).map_err(|faults| {
+        let hint = format!("Give an expression that can be cast to {}.", output.type_name);
+        faults.into_iter().map(|fault| hinted(fault, &hint)).collect::<Vec<_>>()
+    })?;
+    if lacks_collation(compiled.node) {
+        return Err(vec![fault(
+            "its columns have different collations, and none of them is the result's",
+            "Say which one holds: (...) COLLATE \"C\".",
+        )]);
+    }
     if column.key {
         check_key(shape, column, &compiled)?;
     }

@@ -18,7 +18,7 @@ pub(crate) struct Shape {
     pub target_name: String,
     pub columns: Vec<ShapedColumn>,
     /// Which rows the target has; `None`: all.
-    pub filter: Option<DefinedExpression>,
+    pub filter: Option<Filter>,
     pub load_generation: i64,
     /// What the rules do here, to see at the next publish whether that changed. It holds no name
     /// that a rule did not give: a rename on the source is not a change of rules.
@@ -56,6 +56,12 @@ pub(crate) struct Computed {
     pub written: Option<String>,
     /// Values that differ stay different, and none becomes null.
     pub keeps_values: bool,
+}
+
+pub(crate) struct Filter {
+    pub expression: DefinedExpression,
+    /// What the rule says.
+    pub written: String,
 }
 
 impl ShapedColumn {
@@ -138,7 +144,7 @@ impl Shape {
             select.push_str(&format!(" AS {}", name::quoted(&self.table.name)));
         }
         if let Some(filter) = &self.filter {
-            select.push_str(&format!(" WHERE {}", filter.sql));
+            select.push_str(&format!(" WHERE {}", filter.expression.sql));
         }
         select
     }

@@ -38,6 +38,13 @@ pub(crate) enum StreamError {
         table: String,
         change: String,
     },
+    /// A rule's expression does not compile any more.
+    RuleBroken {
+        task: String,
+        table: String,
+        rule_id: i64,
+        reason: String,
+    },
     /// A partition came after the publish.
     PartitionAdded {
         task: String,
@@ -98,6 +105,7 @@ impl StreamError {
             }
             // sqlstate::TABLE_CHANGED
             StreamError::TableChanged { .. }
+            | StreamError::RuleBroken { .. }
             | StreamError::PartitionAdded { .. }
             | StreamError::PartitionDetached { .. }
             | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
@@ -134,6 +142,9 @@ impl StreamError {
             | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
             }
+            StreamError::RuleBroken { task, table, rule_id, .. } => {
+                format!("rule {rule_id} of task \"{task}\" does not fit table {table} any more")
+            }
             StreamError::KeyNotInWal { task, table, .. } => {
                 format!("a change of table {table} of task \"{task}\" carries no key")
             }
@@ -151,6 +162,7 @@ impl StreamError {
         match self {
             StreamError::OptionInvalid { expected, .. } => Some(format!("Expected {expected}.")),
             StreamError::DefinitionUnreadable { reason, .. }
+            | StreamError::RuleBroken { reason, .. }
             | StreamError::Internal { reason, .. } => Some(reason.clone()),
             StreamError::DefinitionNotCurrent { current, .. } => {
                 Some(format!("The current version is {current}."))
@@ -188,6 +200,11 @@ impl StreamError {
                  table again with {}.",
                 start_task(task),
                 reload_table(task, table)
+            )),
+            StreamError::RuleBroken { task, .. } => Some(format!(
+                "Give the task a rule that fits, see trem.transformation, and publish again with \
+                 {}.",
+                start_task(task)
             )),
             StreamError::KeyNotInWal { task, table, .. } => Some(format!(
                 "Give the table a primary key or set ALTER TABLE {table} REPLICA IDENTITY FULL, \

@@ -27,8 +27,8 @@ use super::utf8;
 /// Names in expressions are looked up here and nowhere else.
 const SEARCH_PATH: &CStr = c"pg_catalog, trem";
 
-/// In characters.
-const LENGTH_MAX: usize = 10_000;
+/// In characters: a rule may write 10,000 (catalog/expression.rs), and a cast is put around that.
+const LENGTH_MAX: usize = 11_000;
 
 /// What is wrong with an expression, for the person who wrote it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,7 +156,11 @@ unsafe fn compile_text(
     // state and trees are live until the memory context goes.
     unsafe {
         let raw = parse(text).map_err(|fault| vec![fault])?;
-        let relation = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let relation = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            let hint = "Remove it from the task with trem.remove_table.";
+            return Err(vec![Fault::new("the table does not exist", hint)]);
+        }
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
         (*state).p_sourcetext = text.as_ptr();
         let item = pg_sys::addRangeTableEntryForRelation(

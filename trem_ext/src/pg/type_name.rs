@@ -82,8 +82,17 @@ pub(crate) fn has_default_operator_class(type_oid: u32, method: &str) -> bool {
         _ => return false,
     };
     // SAFETY: a lookup in the catalog.
-    let found = unsafe {
-        pg_sys::GetDefaultOpClass(pg_sys::Oid::from(type_oid), pg_sys::Oid::from(method))
-    };
+    let found = unsafe { pg_sys::GetDefaultOpClass(pg_sys::Oid::from(type_oid), method) };
     found != pg_sys::Oid::INVALID
+}
+
+/// Whether a value needs a collation and its expression does not tell which. A view cannot have
+/// such a column.
+pub(crate) fn lacks_collation(expression: *mut pg_sys::Expr) -> bool {
+    let node: *mut pg_sys::Node = expression.cast();
+    // SAFETY: a compiled expression is a valid tree.
+    unsafe {
+        pg_sys::type_is_collatable(pg_sys::exprType(node))
+            && pg_sys::exprCollation(node) == pg_sys::Oid::INVALID
+    }
 }
