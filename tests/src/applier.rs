@@ -38,6 +38,12 @@ impl Applier {
         Applier { child, log }
     }
 
+    /// Its process, for /proc.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     #[must_use]
     pub fn log(&self) -> String {
         read(&self.log)
