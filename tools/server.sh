@@ -53,7 +53,7 @@ ANSWER
 
 root=$(server_root)
 bin=$root$("$PG_CONFIG" --bindir)
-stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres"; cksum <"$ROOT/tools/server.sh")
+stamp=$("$PG_CONFIG" --version; stat -c %Y "$("$PG_CONFIG" --bindir)/postgres" \
     "${BASH_SOURCE[0]}")
 if [ "$(cat "$root/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "$root"
