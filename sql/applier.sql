@@ -210,3 +210,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION trem.applier_status() IS
     'For the applier: trem.task_status, of the tasks that the caller may serve';
+
+COMMENT ON FUNCTION trem.applier_rows(text, oid) IS
+    'For the applier: the rows of a table or partition as the stream would bring them, in frames; '
+    'a row for which a rule fails is an error row';

@@ -239,7 +239,8 @@ fn template() -> PathBuf {
 
 /// The minors of August 2026 refuse a plugin that is not listed; earlier ones do not start with a
 /// setting they do not know.
-pub(crate) fn knows_output_plugin_libraries() -> bool {
+#[must_use]
+pub fn knows_output_plugin_libraries() -> bool {
     let postgres = places::server_programs().join("postgres");
     output(Command::new(postgres).arg("--describe-config")).contains("output_plugin_libraries")
 }

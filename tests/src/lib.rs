@@ -51,11 +51,12 @@ mod recorder;
 mod wait;
 
 pub use applier::{Applier, Outcome};
-pub use cluster::{Cluster, Settings};
+pub use cluster::{knows_output_plugin_libraries, Cluster, Settings};
 pub use compare::{difference, table_content, Content};
 pub use database::{Database, Failure};
 pub use large::noise;
 pub use pair::Pair;
+pub use places::{output, root, server_programs};
 pub use random::Random;
 pub use recorder::Recorder;
 pub use wait::{wait_for, wait_for_value, DEADLINE};

@@ -7,8 +7,8 @@
 //! the live table. Every statement goes through [`spi`].
 
 pub(crate) mod check;
-pub(crate) mod ddl;
 mod compose;
+pub(crate) mod ddl;
 pub(crate) mod definition;
 pub(crate) mod draft;
 pub(crate) mod endpoint;

@@ -6,6 +6,7 @@
 //! and `output_plugin`.
 
 mod api;
+mod applier_rows;
 mod catalog;
 mod error;
 mod mask;
@@ -40,7 +41,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", "views", api::report::check_task]
+    requires = ["bootstrap", "views", api::report::check_task, applier_rows::applier_rows]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",

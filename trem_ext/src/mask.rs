@@ -42,7 +42,13 @@ impl From<MaskError> for ErrorReport {
             MaskError::Negative => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             MaskError::Unreadable(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         };
-        ErrorReport::new(code, error.to_string(), "trem")
+        let report = ErrorReport::new(code, error.to_string(), "trem");
+        match error {
+            MaskError::KeyMissing(_) => {
+                report.set_hint("SELECT trem.make_mask_key('<its name>'); makes it.")
+            }
+            MaskError::Negative | MaskError::Unreadable(_) => report,
+        }
     }
 }
 

@@ -102,13 +102,24 @@ pub(crate) fn check_written(
         )]);
     }
     let oid = pg_sys::Oid::from(table_oid);
-    compile(oid, written, None).or_else(|faults| {
+    let compiled = compile(oid, written, None).or_else(|faults| {
         // It may be of the wanted type already, one that does not occur in the table.
         let faults = faults.into_iter().map(|fault| hinted(fault, NAMES));
         let compiled = wanted.and_then(|wanted| compile(oid, written, Some(wanted)).ok());
-        compiled.ok_or_else(|| faults.collect())
-    })
+        compiled.ok_or_else(|| faults.collect::<Vec<_>>())
+    })?;
+    let bad = compiled.pseudonym_keys.iter().find(|key| !(1..=KEY_NAME_MAX).contains(&key.len()));
+    match bad {
+        None => Ok(compiled),
+        Some(key) => Err(vec![fault(
+            format!("\"{key}\" cannot be the name of a key"),
+            format!("Name it with 1 to {KEY_NAME_MAX} bytes."),
+        )]),
+    }
 }
+
+/// The longest name of a key for pseudonyms, in bytes.
+const KEY_NAME_MAX: usize = 63;
 
 const NAMES: &str =
     "Columns go by their names in the source table, functions and types by those of \

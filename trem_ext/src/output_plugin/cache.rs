@@ -26,7 +26,7 @@ enum State {
     Stale,
     /// Not of this task.
     Foreign,
-    Mapped(Mapping),
+    Mapped(Box<Mapping>),
 }
 
 struct Entry {
@@ -168,7 +168,8 @@ impl Cache {
             });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.
-        Ok(State::Mapped(unsafe { Mapping::new(&source, relation, self.memory)? }))
+        let mapping = unsafe { Mapping::new(&source, relation, self.memory)? };
+        Ok(State::Mapped(Box::new(mapping)))
     }
 
     /// The table of the definition of which the relation is a partition, however deep.

@@ -51,19 +51,21 @@ pub(crate) fn read(
 
 /// The definition, if it is the one that the stream was asked for.
 fn current(options: &Options) -> Result<Definition, StreamError> {
-    let task = &options.task;
-    let json = query(task)?;
-    let definition: Definition = serde_json::from_slice(&json).map_err(|error| {
-        StreamError::DefinitionUnreadable { task: task.clone(), reason: error.to_string() }
-    })?;
+    let definition = published(&options.task)?;
     if definition.definition_version != options.definition_version {
         return Err(StreamError::DefinitionNotCurrent {
-            task: task.clone(),
+            task: options.task.clone(),
             asked: options.definition_version,
             current: definition.definition_version,
         });
     }
     Ok(definition)
+}
+
+/// The current definition of a task, if the session's user may serve it.
+pub(crate) fn published(task: &str) -> Result<Definition, StreamError> {
+    let json = query(task)?;
+    serde_json::from_slice(&json).map_err(|error| unreadable(task, error.to_string()))
 }
 
 fn query(task: &str) -> Result<Vec<u8>, StreamError> {

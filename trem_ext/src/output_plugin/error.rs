@@ -82,14 +82,7 @@ pub(crate) enum StreamError {
 impl StreamError {
     /// Ends the callback with a PostgreSQL error.
     pub(crate) fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.code(), self.message(), "trem output plugin");
-        if let Some(detail) = self.detail() {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = self.hint() {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::ERROR);
+        ErrorReport::from(self).report(PgLogLevel::ERROR);
         unreachable!("an error report does not return")
     }
 
@@ -226,6 +219,19 @@ impl StreamError {
             | StreamError::DefinitionUnreadable { .. }
             | StreamError::Internal { .. } => None,
         }
+    }
+}
+
+impl From<StreamError> for ErrorReport {
+    fn from(error: StreamError) -> Self {
+        let mut report = ErrorReport::new(error.code(), error.message(), "trem output plugin");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
     }
 }
 

@@ -78,7 +78,7 @@ impl Inputs {
             let now = attribute_name(attribute);
             if now != name && !source.older {
                 return Err(source.changed(format!(
-                    "Column \"{now}\", which a rule reads, is named \"{name}\" otherwise."
+                    "Column \"{name}\", which a rule reads, was named \"{now}\" at the change."
                 )));
             }
             inputs.push(Input {

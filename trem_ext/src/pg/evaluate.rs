@@ -173,11 +173,7 @@ fn letters(code: i32) -> [u8; 5] {
 /// Data exceptions, violated constraints of domains and keys, results that grow too large, and what
 /// a function does not offer for the arguments it got (a unit of `date_trunc`).
 fn is_about_values(sqlstate: [u8; 5]) -> bool {
-    match &sqlstate {
-        [b'2', b'2', ..] => true,
-        b"23502" | b"23514" | b"54000" | b"0A000" => true,
-        _ => false,
-    }
+    sqlstate.starts_with(b"22") || [*b"23502", *b"23514", *b"54000", *b"0A000"].contains(&sqlstate)
 }
 
 #[cfg(test)]

@@ -45,9 +45,9 @@ fn parse(name: &CStr) -> (pg_sys::Oid, i32) {
     // SAFETY: the name ends with a zero byte; the results go into variables of ours. What is no
     // type is an error, not a result.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         pg_sys::parseTypeString(name.as_ptr(), &raw mut oid, &raw mut modifier, false);
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         pg_sys::parseTypeString(
             name.as_ptr(),
             &raw mut oid,

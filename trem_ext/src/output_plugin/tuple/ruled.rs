@@ -22,7 +22,7 @@
 //! An expression that fails makes an error row of the change: the key that the target has, the
 //! rule and the SQLSTATE, never a value that is not key, nor the message. A key column that is NULL
 //! fails as a constraint does. Keys of old rows go through the same expressions, because those are
-//! what the target has.
+//! what the target has; an old row of which it fails is not there, so only a delete reports that.
 
 use bytes::Bytes;
 use pgrx::pg_sys::Datum;
@@ -227,16 +227,14 @@ impl Rows {
         let rows = [true, has_old];
         // SAFETY: as promised by the caller.
         unsafe {
-            let was = match self.look_at_old(target, rules, has_old)? {
-                Ok(was) => was,
-                Err(failure) => {
-                    return self.fail(out, target, rules, Operation::Update, failure, rows)
-                }
-            };
+            // A row of which no key can be computed is not on the target.
+            let was = self.look_at_old(target, rules, has_old)?.unwrap_or(Verdict::Out);
             let mut run = run!(self, target, rules);
             run.load(&self.new);
             let verdict = run.filter();
-            if verdict.as_ref().is_ok_and(|&is| is == Verdict::Out && was == Verdict::Out) {
+            // Without an old row the key is the same, and so what the filter says of it.
+            let was_out = was == Verdict::Out || !has_old && run.inputs.filter_reads_key_only;
+            if verdict.as_ref().is_ok_and(|&is| is == Verdict::Out) && was_out {
                 return Ok(());
             }
             let computed = match verdict {
