@@ -21,10 +21,6 @@ SELECT trem.add_column('decode_error', 'decode_error.plain', 'd', 'numeric', '1.
 SELECT trem.add_column('decode_error', 'decode_error.plain', 's', 'decode_error.small', 'n') > 0 AS made;
 SELECT trem.add_column('decode_error', 'decode_error.plain', 'l', 'text', 'repeat(''xxxxxxxxxx'', n * 1000000)') > 0 AS made;
 SELECT trem.set_filter('decode_error', 'decode_error.filtered', '10 / n > 0 AND a::int > 0') > 0 AS made;
-SELECT trem.set_value('decode_error', 'decode_error.keyed', 'id', 'nullif(id, ''no'')') > 0 AS made;
-SELECT trem.change_type('decode_error', 'decode_error.keyed', 'id', 'int', 'nullif(id, ''no'')::int') > 0 AS made;
-SELECT id FROM trem.transformation WHERE kind = 'set_value' \gset
-SELECT trem.drop_transformation(:id);
 SELECT trem.change_type('decode_error', 'decode_error.keyed', 'id', 'int', 'nullif(id, ''no'')::int') > 0 AS made;
 SELECT trem.set_value('decode_error', 'decode_error.keyless', 'a', 'a::int::text') > 0 AS made;
 SELECT trem.set_filter('decode_error', 'decode_error.full_key', 'a::int > 0') > 0 AS made;

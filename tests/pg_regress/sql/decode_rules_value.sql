@@ -2,6 +2,8 @@
 SET client_min_messages = error;
 \set SHOW_CONTEXT never
 CREATE SCHEMA decode_value;
+-- Errors name rules.
+SELECT setval('trem.rule_id_seq', 7000);
 SET search_path = decode_value;
 CREATE TYPE mood AS ENUM ('good', 'bad');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
