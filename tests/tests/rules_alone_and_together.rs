@@ -159,7 +159,7 @@ fn a_value_may_be_taken_away() {
 #[test]
 fn a_value_that_is_set_may_depend_on_other_columns() {
     let rule = "set_value('t', 'app.person', 'secret',
-        $$CASE WHEN tier > 2 THEN left(secret, 3) ELSE name || info->>'n' END$$)";
+        $$CASE WHEN tier > 2 THEN left(secret, 3) ELSE name || (info->>'n') END$$)";
     let value = "CASE WHEN tier > 2 THEN left(secret, 3) ELSE name || (info->>'n') END";
     check(&[rule], &with("secret", value), WHOLE);
 }

@@ -40,8 +40,8 @@ const TYPES: &[(&str, &[&str])] = &[
     ("nummultirange", &["'{[1,2),[3,4)}'"]),
     ("point", &["'(NaN,1e-300)'"]),
     ("pg_lsn", &["'FFFFFFFF/FFFFFFFF'"]),
-    ("mood", &["'sad'", "'é happy'"]),
-    ("positive", &["7"]),
+    ("public.mood", &["'sad'", "'é happy'"]),
+    ("public.positive", &["7"]),
 ];
 
 const TYPES_MADE: &str = "CREATE TYPE mood AS ENUM ('sad', 'é happy');
@@ -121,7 +121,6 @@ fn columns_of_any_type_may_be_added() {
 #[test]
 fn values_of_any_type_may_be_put_together() {
     let joined = select(|n| format!("c{n}"));
-    // A function takes 100 arguments at most.
     let mut pair = Pair::new();
     create(&mut pair);
     pair.create_task("t", &["public.item"]);
