@@ -37,9 +37,7 @@ fn mend(pair: &mut Pair) {
 /// The positions in a message.
 fn positions(message: &str) -> Vec<String> {
     let is_position = |word: &&str| match word.split_once('/') {
-        Some((high, low)) => {
-            [high, low].iter().all(|half| u32::from_str_radix(half, 16).is_ok())
-        }
+        Some((high, low)) => [high, low].iter().all(|half| u32::from_str_radix(half, 16).is_ok()),
         None => false,
     };
     let words = message.split(|c: char| !(c.is_ascii_hexdigit() || c == '/'));
@@ -51,8 +49,10 @@ fn the_task_stops_at_the_transaction_and_goes_on_when_the_rule_is_mended() {
     let mut pair = copied("{}");
     pair.source.exec("UPDATE item SET name = 'before' WHERE id = 1");
     let from = pair.source.text("SELECT pg_current_wal_insert_lsn()");
-    pair.source.exec("BEGIN; INSERT INTO item VALUES (30, 3, 'same transaction');
-        UPDATE item SET v = 0 WHERE id = 5; UPDATE item SET v = 7 WHERE id = 6; COMMIT");
+    pair.source.exec(
+        "BEGIN; INSERT INTO item VALUES (30, 3, 'same transaction');
+        UPDATE item SET v = 0 WHERE id = 5; UPDATE item SET v = 7 WHERE id = 6; COMMIT",
+    );
     let to = pair.source.text("SELECT pg_current_wal_insert_lsn()");
     pair.source.exec("UPDATE item SET name = 'after' WHERE id = 2");
     pair.refuse("t", &["task=t", "item", "(key: id)", "22012", "skip_row", "start_task"]);
@@ -196,7 +196,8 @@ fn a_filter_may_fail_on_a_row() {
     pair.replicate("t");
     pair.assert_same("SELECT * FROM item WHERE 1000 / nullif(v, 0) > 100", ON_TARGET);
     pair.follow("t", |source| {
-        source.exec("INSERT INTO item VALUES (100, 0, 'skipped'), (101, 4, 'in'), (102, 40, 'out')");
+        source
+            .exec("INSERT INTO item VALUES (100, 0, 'skipped'), (101, 4, 'in'), (102, 40, 'out')");
         source.exec("UPDATE item SET v = 0 WHERE id = 15");
         source.exec("DELETE FROM item WHERE id = 100");
     });
@@ -269,7 +270,9 @@ fn every_kind_of_failing_row_is_caught() {
     let found = pair.source.rows("SELECT key, sqlstate FROM trem.exception ORDER BY key::text");
     let mut expected: Vec<_> = numbered
         .iter()
-        .map(|((_, _, _, sqlstate), id)| vec![Some(format!("({id})")), Some((*sqlstate).to_owned())])
+        .map(|((_, _, _, sqlstate), id)| {
+            vec![Some(format!("({id})")), Some((*sqlstate).to_owned())]
+        })
         .collect();
     expected.sort();
     assert_eq!(found, expected);
@@ -293,7 +296,8 @@ fn a_row_read_again_that_cannot_be_computed_is_skipped() {
         source.exec("UPDATE item SET v = 0 WHERE id IN (2, 3); UPDATE item SET v = 9 WHERE id = 4");
     });
     assert_eq!(exceptions(&mut pair), ["update (2) 22012", "update (3) 22012"]);
-    let columns = |v: &str| format!("SELECT id, {v}, large, 1000 / ({v}) || left(large, 5) FROM item");
+    let columns =
+        |v: &str| format!("SELECT id, {v}, large, 1000 / ({v}) || left(large, 5) FROM item");
     pair.assert_same(&columns("CASE WHEN id IN (2, 3) THEN id ELSE v END"), ON_TARGET);
     pair.follow("t", |source| source.exec("UPDATE item SET v = 10"));
     pair.assert_same(&columns("v"), ON_TARGET);

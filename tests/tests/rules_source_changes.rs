@@ -116,7 +116,10 @@ fn a_column_that_an_expression_uses_is_dropped_after_rows_were_written() {
         pair.target.exec("DROP TABLE person");
         start_over(pair, &RULES[..1]);
     });
-    pair.assert_same("SELECT id, note, md5(secret) FROM person", "SELECT id, note, secret FROM person");
+    pair.assert_same(
+        "SELECT id, note, md5(secret) FROM person",
+        "SELECT id, note, secret FROM person",
+    );
 }
 
 #[test]
@@ -140,7 +143,10 @@ fn a_column_is_added_after_rows_were_written() {
     pair.source.exec("ALTER TABLE person ADD COLUMN more text DEFAULT 'RAW'");
     pair.source.exec("INSERT INTO person VALUES (600, 'note', 'RAW', 9, 'RAW')");
     right_or_stopped(&mut pair, |pair| {
-        pair.call(&["exclude_column('t', 'public.person', 'more')", "start_task('t', keep => true)"]);
+        pair.call(&[
+            "exclude_column('t', 'public.person', 'more')",
+            "start_task('t', keep => true)",
+        ]);
     });
     pair.assert_same(ON_SOURCE, ON_TARGET);
 }
@@ -182,7 +188,9 @@ fn functions_and_operators_of_the_same_names_are_made_after_rows_were_written() 
 /// the server would end at it.
 #[test]
 fn a_built_in_function_is_replaced_after_rows_were_written() {
-    for language in ["plpgsql AS 'BEGIN RETURN lower($1); END'", "sql AS 'SELECT lower($1) LIMIT 1'"] {
+    for language in
+        ["plpgsql AS 'BEGIN RETURN lower($1); END'", "sql AS 'SELECT lower($1) LIMIT 1'"]
+    {
         let mut pair = copied();
         write(&mut pair, 100);
         pair.source.exec(&format!(

@@ -218,10 +218,11 @@ fn a_rule_that_changes_counts_from_when_it_is_published() {
     nothing_raw(&recorder);
     pair.source.failure("SELECT trem.start_task('t')").assert_says(&["item", "keep"]);
     nothing_raw(&recorder);
+    let sender = pair.source.number("SELECT active_pid FROM pg_replication_slots");
     pair.call(&["start_task('t', keep => true)"]);
-    let version = "SELECT definition_version = 2 FROM trem_target.progress";
-    let target = &mut pair.target;
-    trem_tests::wait_for("the new definition", || target.holds(version));
+    let anew = format!("SELECT active_pid <> {sender} FROM pg_replication_slots");
+    let source = &mut pair.source;
+    trem_tests::wait_for("a stream of the new definition", || source.holds(&anew));
     pair.source.exec("INSERT INTO item VALUES (3, 'shown')");
     pair.catch_up("t", &mut applier);
     applier.terminate();
