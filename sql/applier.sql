@@ -166,9 +166,12 @@ DECLARE
 BEGIN
     INSERT INTO trem.exception_report
         (task_id, table_name, operation, rule_id, sqlstate, commit_lsn, key)
-    SELECT served.task_id, e."table", e.operation, e.rule_id, e.sqlstate, e.commit_lsn, e.key
+    -- Names as the other views write them: quoted only where it is needed.
+    SELECT served.task_id, format('%I.%I', name[1], name[2]), e.operation, e.rule_id, e.sqlstate,
+           e.commit_lsn, e.key
     FROM jsonb_to_recordset(exceptions) AS e
-        ("table" text, operation text, rule_id bigint, sqlstate text, commit_lsn pg_lsn, key text)
+        ("table" text, operation text, rule_id bigint, sqlstate text, commit_lsn pg_lsn, key text),
+        parse_ident(e."table") AS name
     ON CONFLICT DO NOTHING;
 END
 $$;

@@ -52,7 +52,8 @@ BEGIN
                           'intervalstyle = ''postgres''', 'extra_float_digits = 3',
                           'bytea_output = ''hex''', 'lc_monetary = ''C''', 'jit = off',
                           -- How expressions are read.
-                          'standard_conforming_strings = on', 'transform_null_equals = off'
+                          'standard_conforming_strings = on', 'transform_null_equals = off',
+                          'array_nulls = on', 'xmloption = ''content'''
                           ]) AS s
         WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
     LOOP

@@ -49,6 +49,7 @@ fn a_stream_of_200_000_rows_leaves_60_000_out() {
     let mut pair = drafted();
     pair.start_task("t");
     let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
     pair.catch_up("t", &mut applier);
     let sender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'trem_t'";
     let sender = pair.source.text(sender);
@@ -67,13 +68,14 @@ fn the_sender_can_be_ended_while_rows_fail() {
     let mut pair = drafted();
     pair.start_task("t");
     let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
     pair.catch_up("t", &mut applier);
     pair.expect_log("");
     let from = pair.source.text("SELECT pg_current_wal_insert_lsn()");
     pair.source.exec(FILL);
     let sent = format!(
-        "SELECT pid FROM pg_stat_replication WHERE sent_lsn > '{from}'
-             AND application_name LIKE 'trem:t:%'"
+        "SELECT pid FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid
+         WHERE slot_name = 'trem_t' AND sent_lsn > '{from}'"
     );
     let source = &mut pair.source;
     wait_for("the stream to flow", || source.value(&sent).is_some());

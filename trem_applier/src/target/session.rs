@@ -163,6 +163,12 @@ impl Session {
         self.durable_lsn
     }
 
+    /// The commit of the source transaction whose changes were applied last. While all statements
+    /// are awaited one by one, a failure is that transaction's.
+    pub fn commit_lsn(&self) -> Lsn {
+        self.changes.commit_lsn()
+    }
+
     /// By table OID, since the session began.
     pub fn counts(&self) -> &HashMap<u32, Counts> {
         &self.changes.counts
@@ -229,18 +235,22 @@ impl Session {
             }
             Action::RowFailed(relation, row) => {
                 let commit_lsn = Some(self.changes.commit_lsn());
-                let failed = Failed { relation, row, commit_lsn };
-                if self.on_error == OnError::Stop {
-                    return Err(exception::stop(&failed));
-                }
                 self.begin(end).await?;
-                self.failed.push(failed);
-                match self.failed.len() < exception::TOGETHER {
-                    true => Ok(()),
-                    false => self.record_failed().await,
-                }
+                self.note_failed(Failed { relation, row, commit_lsn }).await
             }
             Action::Barrier { .. } => Ok(()),
+        }
+    }
+
+    /// A row that the source could not compute: stops, or records it, as the task wants.
+    async fn note_failed(&mut self, failed: Failed) -> Result<()> {
+        if self.on_error == OnError::Stop {
+            return Err(exception::stop(&failed));
+        }
+        self.failed.push(failed);
+        match self.failed.len() < exception::TOGETHER {
+            true => Ok(()),
+            false => self.record_failed().await,
         }
     }
 
@@ -256,7 +266,11 @@ impl Session {
 
     /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
     async fn read_again(&mut self, reader: &mut impl Reread, group_ends: bool) -> Result<()> {
-        for (oid, position) in self.changes.read_again(reader, group_ends).await? {
+        let (ahead, failed) = self.changes.read_again(reader, group_ends).await?;
+        for failed in failed {
+            self.note_failed(failed).await?;
+        }
+        for (oid, position) in ahead {
             progress::write_reread_end(&self.client, &self.task_id, oid, position).await?;
         }
         Ok(())
