@@ -29,9 +29,12 @@ install_peers
 # The private copy of the server was made before, perhaps without the plugin.
 cp "$("$PG_CONFIG" --pkglibdir)/wal2json.so" "$("$WORK/pg_config" --pkglibdir)/"
 
-step "building"
-cargo build --release -p trem_applier
-tools/install.sh "$WORK/pg_config"
+step "building (.work/bench-build.log)"
+if ! { cargo build --release -p trem_applier && tools/install.sh "$WORK/pg_config" &&
+    cargo bench --no-run -p trem_tests --bench bench; } >"$WORK/bench-build.log" 2>&1; then
+    cat "$WORK/bench-build.log"
+    fail "the build failed"
+fi
 
 run_folder=$(make_run_folder bench)
 

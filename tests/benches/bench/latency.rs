@@ -54,7 +54,7 @@ pub(crate) fn run(size: Size, report: &mut Report) {
     let mut followers = Kind::BOTH.map(|kind| Follower::prepare(&mut arena, kind, kind.name()));
     for _ in 0..size.runs {
         for (kind, follower) in Kind::BOTH.into_iter().zip(&mut followers) {
-            arena.settle();
+            follower.settle(&mut arena);
             // What was committed while the other one had its turn.
             let mark = arena.mark();
             follower.start(&arena);
