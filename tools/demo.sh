@@ -154,7 +154,7 @@ applier_pid=$!
 # Until the target has applied everything that the source has committed: a mark of TREM's own
 # travels through the stream, and the target's progress passes it.
 catch_up() {
-    local mark _
+    local _
     mark=$(source_sql -c "SELECT pg_logical_emit_message(true, 'trem', 'barrier:demo')")
     for _ in $(seq 600); do
         if [ "$(target_sql -c "SELECT applied_lsn > '$mark' FROM trem_target.progress")" = t ]; then
@@ -168,6 +168,16 @@ catch_up() {
     done
     cat "$run/applier.log"
     fail "the applier does not keep up"
+}
+# The applier tells the source what it did about once a second.
+wait_for_report() {
+    local _
+    for _ in $(seq 100); do
+        if [ "$(source_sql -c "SELECT applied_lsn > '$mark' FROM trem.task_status")" = t ]; then
+            return
+        fi
+        sleep 0.1
+    done
 }
 catch_up
 
@@ -213,6 +223,7 @@ for n in $(seq 50); do
           VALUES (2014, 1, 1, 'DL', $n, 'LGA', 'ATL', '2014-01-01 12:00-05');"
 done | source_sql
 catch_up
+wait_for_report
 show source "SELECT table_name, target_table, rows_loaded AS loaded, inserts, updates, deletes
     FROM trem.table_status ORDER BY rows_loaded DESC"
 

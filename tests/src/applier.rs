@@ -80,7 +80,8 @@ impl Applier {
     /// SIGTERM, and waits for the end, which must be a clean one.
     pub fn terminate(&mut self) {
         let pid = self.child.id().to_string();
-        places::output(Command::new("kill").args(["-TERM", &pid]));
+        // The shell has a `kill` of its own; the program may be missing.
+        places::output(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]));
         let outcome = self.wait();
         assert_eq!(outcome.code, Some(0), "after SIGTERM; log:\n{}", outcome.log);
     }

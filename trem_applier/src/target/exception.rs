@@ -1,4 +1,5 @@
-//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips them.
+//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips
+//! them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

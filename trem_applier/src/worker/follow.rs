@@ -357,8 +357,8 @@ impl Run {
         Ok(())
     }
 
-    /// Tells the source of rows that were skipped, so that `trem.exception` shows them there. It knows
-    /// those that it was told of before.
+    /// Tells the source of rows that were skipped, so that `trem.exception` shows them there. It
+    /// knows those that it was told of before.
     async fn tell_exceptions(&self, definition: &Definition, follow: &mut Follow) -> Result<()> {
         let client = self.session.client();
         let read = exception::read(client, &definition.task_id, follow.told, TOLD_TOGETHER);

@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 const PINNED: [(&CStr, &CStr); 8] = [
     (c"client_encoding", c"UTF8"),
     (c"search_path", c""),
-    (c"DateStyle", c"ISO, YMD"),
+    (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
     (c"TimeZone", c"UTC"),
     (c"extra_float_digits", c"1"),
