@@ -29,15 +29,21 @@ install_peers
 # The private copy of the server was made before, perhaps without the plugin.
 cp "$("$PG_CONFIG" --pkglibdir)/wal2json.so" "$("$WORK/pg_config" --pkglibdir)/"
 
-step "building"
-cargo build --release -p trem_applier
-tools/install.sh "$WORK/pg_config"
+step "building (.work/bench-build.log)"
+if ! { cargo build --release -p trem_applier && tools/install.sh "$WORK/pg_config" &&
+    cargo bench --no-run -p trem_tests --bench bench; } >"$WORK/bench-build.log" 2>&1; then
+    cat "$WORK/bench-build.log"
+    fail "the build failed"
+fi
 
 run_folder=$(make_run_folder bench)
 
-# Whatever happens, no server stays behind.
+# Whatever happens, no server and no applier stays behind. The bench runs in a process group of its
+# own, appliers included.
+group=
 clean_up() {
     local data
+    [ -z "$group" ] || kill -TERM -- "-$group" 2>/dev/null || true
     for data in $(find "$run_folder" -name postmaster.pid); do
         "$("$WORK/pg_config" --bindir)/pg_ctl" stop -m immediate -D "$(dirname "$data")" \
             >/dev/null || true
@@ -45,9 +51,12 @@ clean_up() {
     rm -rf "$run_folder"
 }
 trap clean_up EXIT
+trap 'exit 130' INT TERM
 
 arguments=(--scale "${SCALE:-1}")
 if [ -n "${ONLY:-}" ]; then arguments+=(--only "$ONLY"); fi
 if [ -n "${RUNS:-}" ]; then arguments+=(--runs "$RUNS"); fi
-TREM_RUN_FOLDER=$run_folder TREM_APPLIER=$ROOT/target/release/trem-applier \
-    cargo bench -q -p trem_tests --bench bench -- "${arguments[@]}"
+TREM_RUN_FOLDER=$run_folder TREM_APPLIER=$ROOT/target/release/trem-applier setsid \
+    cargo bench -q -p trem_tests --bench bench -- "${arguments[@]}" &
+group=$!
+wait "$group"

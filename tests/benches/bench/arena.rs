@@ -132,8 +132,9 @@ impl Arena {
         self.marks
     }
 
-    /// Both clusters as quiet as they get.
+    /// Both clusters as quiet as they get, the source without dead rows.
     pub(crate) fn settle(&mut self) {
+        self.source.exec("VACUUM");
         self.source.exec("CHECKPOINT");
         self.target.exec("CHECKPOINT");
     }

@@ -157,9 +157,15 @@ impl Follower {
         }
     }
 
+    /// Both clusters at rest, nothing left over from whoever ran before.
+    pub(crate) fn settle(&mut self, arena: &mut Arena) {
+        self.target.exec("VACUUM");
+        arena.settle();
+    }
+
     /// Starts it with a backlog that ends with `mark`, and measures until it has caught up.
     pub(crate) fn catch_up(&mut self, arena: &mut Arena, mark: u64) -> Figures {
-        arena.settle();
+        self.settle(arena);
         let began = Instant::now();
         self.start(arena);
         self.wait_for_mark(arena, mark);

@@ -149,6 +149,7 @@ impl Report {
         for line in &self.lines {
             println!("{}", line.told());
         }
+        self.tell_shares();
         for what in &self.left_out {
             println!("left out: {what}");
         }
@@ -159,6 +160,36 @@ impl Report {
         let text = serde_json::to_string_pretty(&self.json()).expect("figures are numbers");
         std::fs::write(&path, text + "\n").expect("to write the figures");
         println!("\nall figures: {}", path.display());
+    }
+
+    /// Who was busy: CPU time of each process as a share of the run's time.
+    fn tell_shares(&self) {
+        let mut told = Vec::new();
+        for Sample { workload, contender, .. } in &self.samples {
+            let of = |figure: &str| self.median(workload, contender, figure);
+            let (Some(seconds), Some(walsender)) = (of("seconds"), of("walsender_cpu_seconds"))
+            else {
+                continue;
+            };
+            let share = |cpu: Option<f64>| {
+                cpu.map_or_else(String::new, |cpu| format!("{:.0} %", 100.0 * cpu / seconds))
+            };
+            let line = format!(
+                "{workload:<17} {contender:<17} {seconds:>7.2} s {:>10} {:>8} {:>8}",
+                share(Some(walsender)),
+                share(of("applier_cpu_seconds")),
+                share(of("target_cpu_seconds"))
+            );
+            if !told.contains(&line) {
+                told.push(line);
+            }
+        }
+        if told.is_empty() {
+            return;
+        }
+        println!("\n==> who is busy: CPU time as a share of the run's (medians)\n");
+        println!("{:<45}{:>10} {:>8} {:>8}", "", "walsender", "applier", "target");
+        told.iter().for_each(|line| println!("{line}"));
     }
 
     fn json(&self) -> Value {

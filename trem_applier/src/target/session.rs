@@ -332,9 +332,15 @@ impl Session {
         self.note_flush(Some(applied_lsn)).await
     }
 
-    /// Looks how far the target has flushed. To be called now and then while nothing is applied.
+    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a query
+    /// on the same connection would wait for its end, which waits for us.
+    pub fn is_in_group(&self) -> bool {
+        self.transaction != Transaction::Closed
+    }
+
+    /// Looks how far the target has flushed, between groups. To be called now and then.
     pub async fn check_flush(&mut self) -> Result<()> {
-        match self.unflushed.is_empty() {
+        match self.unflushed.is_empty() || self.is_in_group() {
             true => Ok(()),
             false => self.note_flush(None).await,
         }

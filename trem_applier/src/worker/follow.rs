@@ -361,7 +361,7 @@ impl Run {
             report.add_counts(&follow.counts, &counts);
         });
         follow.counts = counts;
-        if definition.options.on_error == OnError::SkipRow {
+        if definition.options.on_error == OnError::SkipRow && !self.session.is_in_group() {
             self.tell_exceptions(definition, follow).await?;
         }
         if let Some(limit) = definition.options.wal_keep_bytes {
