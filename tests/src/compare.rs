@@ -11,8 +11,8 @@ pub enum Content {
     Text,
 }
 
-/// The settings that TREM evaluates expressions with, so that a query of a test gives the same; text
-/// shows every bit of a float.
+/// The settings that TREM evaluates expressions with, so that a query of a test gives the same;
+/// text shows every bit of a float.
 const PINNED: &str = "SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY';
     SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET lc_monetary = 'C'";
 

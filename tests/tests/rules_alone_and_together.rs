@@ -10,7 +10,8 @@ const PERSON: &str = "CREATE SCHEMA app;
         tier int NOT NULL, secret text);
     INSERT INTO app.person SELECT n, 'Ünal ' || n, 'mail' || n || '@example.org',
         date '1970-01-01' + n, timestamptz '2024-01-01 00:00+00' + n * interval '7 hours',
-        n * 10.01, n / 7.0, ARRAY['a', 'b' || n, NULL], jsonb_build_object('n', n, 'x', '[1, null]'),
+        n * 10.01, n / 7.0, ARRAY['a', 'b' || n, NULL],
+        jsonb_build_object('n', n, 'x', '[1, null]'),
         n % 5, 'secret ' || n
     FROM generate_series(1, 300) n;
     UPDATE app.person SET name = NULL, born = NULL, height = NULL, info = NULL WHERE id % 7 = 0;
@@ -24,7 +25,8 @@ const CHANGES: [&str; 8] = [
     "UPDATE app.person SET id = id + 20000, tier = 4 - tier WHERE id % 10 = 2 AND tier < 5",
     "DELETE FROM app.person WHERE id % 9 = 0",
     "INSERT INTO app.person (id, tier) SELECT n, n % 5 FROM generate_series(5001, 5030) n",
-    "BEGIN; INSERT INTO app.person VALUES (6000, 'new', 'n@x', '2024-02-29', 'infinity', 1.005, 'NaN',
+    "BEGIN; INSERT INTO app.person VALUES (6000, 'new', 'n@x', '2024-02-29', 'infinity', 1.005,
+     'NaN',
          '{}', '[]', 3, 'x'); UPDATE app.person SET tier = 1 WHERE id = 6000;
      DELETE FROM app.person WHERE id = 5001; INSERT INTO app.person (id, tier) VALUES (5001, 4);
      COMMIT",
@@ -129,7 +131,8 @@ fn a_type_is_changed_by_a_cast() {
 fn a_type_is_changed_by_an_expression() {
     let rules = [
         "change_type('t', 'app.person', 'name', 'int', 'length(name) + tier')",
-        "change_type('t', 'app.person', 'seen', 'text', 'to_char(seen, $$YYYY-MM-DD HH24:MI TZ$$)')",
+        "change_type('t', 'app.person', 'seen', 'text', 'to_char(seen,
+         $$YYYY-MM-DD HH24:MI TZ$$)')",
     ];
     let on_source = "SELECT id, (length(name) + tier)::int, email, born,
         to_char(seen, 'YYYY-MM-DD HH24:MI TZ'), salary, height, tags, info, tier, secret

@@ -87,7 +87,8 @@ fn keys_change_across_the_filter() {
         // A key that is given from one row to another.
         "UPDATE item SET id = 3, v = 77 WHERE id = 7",
         "UPDATE item SET id = 7 WHERE id = 9",
-        "UPDATE item SET id = -1, v = 1 WHERE id = 12; UPDATE item SET id = 12, v = 99 WHERE id = 10;
+        "UPDATE item SET id = -1, v = 1 WHERE id = 12; UPDATE item SET id = 12,
+         v = 99 WHERE id = 10;
          UPDATE item SET id = 10, v = 50 WHERE id = -1",
         "UPDATE item SET id = id + 1000, v = 25 - v",
     ]);
@@ -131,7 +132,8 @@ fn a_filter_works_with_an_identity_of_another_index() {
     let mut pair = Pair::new();
     pair.source.exec(
         "CREATE TABLE item (a int PRIMARY KEY, b int NOT NULL, v int);
-         CREATE UNIQUE INDEX item_b ON item (b); ALTER TABLE item REPLICA IDENTITY USING INDEX item_b;
+         CREATE UNIQUE INDEX item_b ON item (b);
+         ALTER TABLE item REPLICA IDENTITY USING INDEX item_b;
          INSERT INTO item SELECT n, n, n % 20 FROM generate_series(1, 60) n",
     );
     pair.create_task("t", &["public.item"]);

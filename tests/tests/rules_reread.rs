@@ -17,7 +17,8 @@ const ON_TARGET: &str = "SELECT * FROM doc";
 fn copied(pair: &mut Pair) {
     pair.source.exec(
         "CREATE TABLE doc (id int PRIMARY KEY, v int, u int, large text);
-         CREATE UNIQUE INDEX doc_u ON doc (u); CREATE TABLE filler (id int PRIMARY KEY, large text)",
+         CREATE UNIQUE INDEX doc_u ON doc (u); CREATE TABLE filler (id int PRIMARY KEY,
+         large text)",
     );
     fill(pair);
     pair.create_task("t", &["public.doc", "public.filler"]);

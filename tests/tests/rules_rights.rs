@@ -16,8 +16,10 @@ impl Thief {
         let mut pair = Pair::new();
         // Many equal values, so that statistics hold them.
         pair.source.exec(
-            "CREATE TABLE person (id int PRIMARY KEY, scope bool, name text, mail text, secret text);
-             INSERT INTO person SELECT n, n % 2 = 0, CASE n % 2 WHEN 0 THEN '7' ELSE 'OUTOFSCOPE' END,
+            "CREATE TABLE person (id int PRIMARY KEY, scope bool, name text, mail text,
+             secret text);
+             INSERT INTO person SELECT n, n % 2 = 0,
+             CASE n % 2 WHEN 0 THEN '7' ELSE 'OUTOFSCOPE' END,
                  'RAWMAIL', 'RAWSECRET' FROM generate_series(1, 100) n; ANALYZE person",
         );
         pair.create_task("t", &["public.person"]);

@@ -79,7 +79,8 @@ const EXPRESSIONS: &[(&str, &str)] = &[
 ];
 
 const ITEM: &str = "CREATE SCHEMA app; SET search_path = public;
-    CREATE TABLE public.item (id int PRIMARY KEY, name text, seen timestamptz, at timestamp, day date,
+    CREATE TABLE public.item (id int PRIMARY KEY, name text, seen timestamptz, at timestamp,
+    day date,
         span interval, height float8, width real, raw bytea, cost money, typed text,
         list timestamptz[]);
     CREATE FUNCTION app.upper(text) RETURNS text IMMUTABLE LANGUAGE sql RETURN 'the wrong one';
@@ -89,9 +90,11 @@ const ITEM: &str = "CREATE SCHEMA app; SET search_path = public;
 fn insert(pair: &mut Pair, from: usize) {
     pair.source.exec(&format!(
         "BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY';
-         INSERT INTO item SELECT n, 'Name ' || n, timestamptz '2024-01-01 00:00+00' + n * interval '37 hours',
+         INSERT INTO item SELECT n, 'Name ' || n,
+         timestamptz '2024-01-01 00:00+00' + n * interval '37 hours',
              timestamp '2024-03-01' + n * interval '13 hours', date '2024-01-31' + n,
-             n * interval '1 month -2 days 03:04:05.6', n / 3.0, n / 7.0, decode(lpad(to_hex(n), 8, '0'), 'hex'),
+             n * interval '1 month -2 days 03:04:05.6', n / 3.0, n / 7.0, decode(lpad(to_hex(n),
+             8, '0'), 'hex'),
              n * 1.01, '0' || 1 + n % 9 || '/0' || 1 + n % 7 || '/2024',
              ARRAY[timestamptz '2024-06-01 00:00+00' + n * interval '1 day', NULL]
          FROM generate_series({from} + 1, {from} + 60) n;

@@ -29,7 +29,8 @@ fn copied() -> Pair {
 
 fn write(pair: &mut Pair, from: usize) {
     pair.source.exec(&format!(
-        "INSERT INTO person SELECT n, 'note ' || n, 'RAW' || n, n FROM generate_series({from}, {from} + 9) n;
+        "INSERT INTO person SELECT n, 'note ' || n, 'RAW' || n, n FROM generate_series({from},
+         {from} + 9) n;
          UPDATE person SET v = v + 1 WHERE id % 3 = 0; DELETE FROM person WHERE id = {from} + 4"
     ));
 }

@@ -18,7 +18,8 @@ fn table(name: &str, identity: &str) -> String {
         "CREATE TABLE {name} (id int PRIMARY KEY, scope bool, name text, mail text, secret text,
              card text, number bigint, body text);
          ALTER TABLE {name} REPLICA IDENTITY {identity};
-         INSERT INTO {name} SELECT n, n % 2 = 0, CASE n % 2 WHEN 0 THEN 'INSCOPE' ELSE 'OUTOFSCOPE' END,
+         INSERT INTO {name} SELECT n, n % 2 = 0,
+         CASE n % 2 WHEN 0 THEN 'INSCOPE' ELSE 'OUTOFSCOPE' END,
              'RAWMAIL' || n, 'RAWSECRET' || n, 'RAWCARD' || n, {number},
              CASE n % 2 WHEN 0 THEN 'INBODY' ELSE 'OUTOFSCOPE' END || {body}
          FROM generate_series(1, 40) n",
@@ -61,7 +62,8 @@ fn change(source: &mut Database, table: &str) {
         "UPDATE TABLE SET scope = true, name = 'INSCOPE', body = 'INBODY' WHERE id IN (7, 9)",
         "UPDATE TABLE SET id = id + 100 WHERE id % 4 < 2",
         "UPDATE TABLE SET id = id + 1000, scope = NOT scope, name = CASE WHEN scope THEN
-            'OUTOFSCOPE' ELSE 'INSCOPE' END, body = CASE WHEN scope THEN 'OUTOFSCOPE' ELSE 'INBODY' END
+            'OUTOFSCOPE' ELSE 'INSCOPE' END,
+            body = CASE WHEN scope THEN 'OUTOFSCOPE' ELSE 'INBODY' END
          WHERE id % 7 = 0",
         "DELETE FROM TABLE WHERE id % 11 = 0",
         &format!(

@@ -2,7 +2,8 @@
 //! 1,000 other transactions a second.
 //!
 //! The target is asked again and again without a pause, on a session of its own: the clock stops
-//! within one round trip of the moment. What is left of a core does the replication, for both alike.
+//! within one round trip of the moment. What is left of a core does the replication, for both
+//! alike.
 
 use std::thread;
 use std::time::{Duration, Instant};

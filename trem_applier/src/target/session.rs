@@ -322,6 +322,8 @@ impl Session {
         if self.transaction == Transaction::Locked {
             self.send_progress(applied_lsn).await?;
         }
+        // An update that finds no row is no error of the server: it would commit what is missing.
+        self.changes.settle(0).await?;
         self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
         self.changes.settle(0).await?;
         self.changes.leave();

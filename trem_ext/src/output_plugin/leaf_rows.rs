@@ -38,8 +38,8 @@ pub(crate) struct LeafRows {
 }
 
 impl LeafRows {
-    /// Opens the rows of `leaf`, an ordinary table or a partition of the definition. Called by an SQL
-    /// function, in its memory for several calls.
+    /// Opens the rows of `leaf`, an ordinary table or a partition of the definition. Called by an
+    /// SQL function, in its memory for several calls.
     pub(crate) fn open(definition: Definition, leaf: u32) -> Result<LeafRows, StreamError> {
         let found = definition.tables.iter().enumerate().find_map(|(table, defined)| {
             let leaf = defined.leaves.iter().find(|defined| defined.oid == leaf)?;

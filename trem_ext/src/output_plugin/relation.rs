@@ -5,7 +5,8 @@
 //! relation may look different. Making it compares the relation with the definition. What differs
 //! in a way that the stream cannot follow is an error that names the remedy; see [`Mapping::new`].
 //!
-//! A column that a rule computes has no attribute of its own; `inputs` says what its expression reads.
+//! A column that a rule computes has no attribute of its own; `inputs` says what its expression
+//! reads.
 //!
 //! An ordinary table is bound by attribute numbers, so a renamed column is the same column. A leaf
 //! of a partitioned table is bound to its root's columns by name, because its numbers may differ.

@@ -19,7 +19,8 @@ const FIRST_USER_OID: u32 = pg_sys::FirstNormalObjectId;
 const LANGUAGE_INTERNAL: u32 = 12;
 const LANGUAGE_C: u32 = 13;
 
-/// The functions of ours about the change at hand: stable, because the planner folds immutable ones.
+/// The functions of ours about the change at hand: stable, because the planner folds immutable
+/// ones.
 const METADATA: [&str; 3] = ["commit_lsn", "commit_timestamp", "operation"];
 
 /// What has been found out about one expression.
