@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo test check clean
+.PHONY: help setup build install demo test bench check clean
 
 ENV := source tools/env.sh
 
@@ -31,6 +31,10 @@ demo: ## Watch it work: two throw-away databases, a copy, live changes (KEEP=1 l
 test: ## Everything: check, cargo pgrx test, cargo pgrx regress, end to end
 	@tools/setup.sh
 	tools/test.sh
+
+bench: ## Measure against native replication, pgcopydb and others (ONLY=cdc-insert, SCALE=0.1, RUNS=3)
+	@tools/setup.sh
+	tools/bench.sh
 
 check: setup ## Format, lints, unit tests: no running PostgreSQL
 	@tools/check.sh

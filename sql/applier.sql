@@ -157,6 +157,28 @@ $$;
 COMMENT ON FUNCTION trem.applier_report(text, jsonb) IS
     'For the applier: stores what task_status and table_status show';
 
+-- Idempotent: what was reported before is left as it is.
+CREATE FUNCTION trem.applier_exception(task text, exceptions jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+AS $$
+DECLARE
+    served trem.task := trem.served_task(task);
+BEGIN
+    INSERT INTO trem.exception_report
+        (task_id, table_name, operation, rule_id, sqlstate, commit_lsn, key)
+    -- Names as the other views write them: quoted only where it is needed.
+    SELECT served.task_id, format('%I.%I', name[1], name[2]), e.operation, e.rule_id, e.sqlstate,
+           e.commit_lsn, e.key
+    FROM jsonb_to_recordset(exceptions) AS e
+        ("table" text, operation text, rule_id bigint, sqlstate text, commit_lsn pg_lsn, key text),
+        parse_ident(e."table") AS name
+    ON CONFLICT DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION trem.applier_exception(text, jsonb) IS
+    'For the applier: stores what the view trem.exception shows, an array of {"table", "operation", '
+    '"rule_id", "sqlstate", "commit_lsn", "key"}';
+
 -- The draft may hold what is not published, and be wrong without harm to what runs: of a published
 -- task only the server and the published tables are looked at.
 CREATE FUNCTION trem.applier_check(task text)
@@ -191,3 +213,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION trem.applier_status() IS
     'For the applier: trem.task_status, of the tasks that the caller may serve';
+
+COMMENT ON FUNCTION trem.applier_rows(text, oid) IS
+    'For the applier: the rows of a table or partition as the stream would bring them, in frames; '
+    'a row for which a rule fails is an error row';

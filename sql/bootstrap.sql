@@ -70,10 +70,20 @@ CREATE TABLE trem.rule (
     arguments   jsonb NOT NULL DEFAULT '{}',
     CHECK (num_nonnulls(table_oid, schema_name) = 1)
 );
--- One rule of a kind per subject: making it again replaces it.
+-- One rule of a kind per subject. A column that only the target has is known by its name.
 CREATE UNIQUE INDEX rule_subject ON trem.rule
     (task_id, kind, coalesce(table_oid::oid, 0::oid), coalesce(schema_name, ''),
-     coalesce(attnum, 0::smallint));
+     coalesce(attnum, 0::smallint),
+     coalesce(CASE kind WHEN 'add_column' THEN column_name END, ''));
+
+-- What makes pseudonyms unguessable. A key is made when a rule first names it and stays: the same
+-- value has the same pseudonym in every table and task, now and later. Only the owner of the
+-- extension may look.
+CREATE TABLE trem.mask_key (
+    name text PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 63),
+    key  bytea NOT NULL
+);
+COMMENT ON TABLE trem.mask_key IS 'Secret keys of trem.pseudonym, by the names that rules use';
 
 -- The draft: how often a table was ordered to be loaded; no row counts as 1.
 CREATE TABLE trem.task_load (
@@ -124,6 +134,24 @@ CREATE TABLE trem.table_report (
     PRIMARY KEY (task_id, table_oid)
 );
 
+-- Rows that could not be computed and were left out (task option on_error = skip_row).
+CREATE TABLE trem.exception_report (
+    task_id     uuid NOT NULL REFERENCES trem.task (task_id) ON DELETE CASCADE,
+    table_name  text NOT NULL,
+    operation   text NOT NULL,
+    rule_id     bigint,
+    sqlstate    text NOT NULL,
+    -- Where the source's transaction committed; null in a load.
+    commit_lsn  pg_lsn,
+    -- The row's key on the target, as text; null when not even that could be computed.
+    key         text,
+    reported_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+-- An applier that was interrupted reports again. A digest, because a key may be long.
+CREATE UNIQUE INDEX exception_report_once ON trem.exception_report
+    (task_id, table_name, operation, coalesce(rule_id, 0), sqlstate,
+     coalesce(commit_lsn, '0/0'), md5(coalesce(key, '')));
+
 SELECT pg_extension_config_dump('trem.endpoint', '');
 SELECT pg_extension_config_dump('trem.task', '');
 SELECT pg_extension_config_dump('trem.task_table', '');
@@ -132,3 +160,4 @@ SELECT pg_extension_config_dump('trem.rule', '');
 SELECT pg_extension_config_dump('trem.rule_id_seq', '');
 SELECT pg_extension_config_dump('trem.task_load', '');
 SELECT pg_extension_config_dump('trem.definition', '');
+SELECT pg_extension_config_dump('trem.mask_key', '');

@@ -22,7 +22,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA trem TO %I', operator);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON trem.endpoint, trem.task, trem.task_table, '
                    'trem.rule, trem.task_load, trem.definition TO %I', operator);
-    -- Passwords can be set and not read.
+    -- What makes pseudonyms cannot be read; passwords can be set and not read.
+    EXECUTE format('REVOKE ALL ON trem.mask_key FROM %I', operator);
     EXECUTE format('REVOKE SELECT ON trem.endpoint FROM %I', operator);
     EXECUTE format('GRANT SELECT (name, role, kind, dbname, host, port, username, options, owner) '
                    'ON trem.endpoint TO %I', operator);
@@ -47,9 +48,13 @@ BEGIN
     FOR function, setting IN
         SELECT p.oid, s
         FROM pg_proc AS p,
-             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, YMD''',
+             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, MDY''',
                           'intervalstyle = ''postgres''', 'extra_float_digits = 3',
-                          'bytea_output = ''hex''', 'jit = off']) AS s
+                          'bytea_output = ''hex''', 'lc_monetary = ''C''', 'jit = off',
+                          -- How expressions are read.
+                          'standard_conforming_strings = on', 'transform_null_equals = off',
+                          'array_nulls = on', 'xmloption = ''content'''
+                          ]) AS s
         WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET %s', function, setting);
@@ -75,6 +80,14 @@ COMMENT ON FUNCTION trem.rename_column(text, text, text, text) IS
     'Rule: a column has another name on the target';
 COMMENT ON FUNCTION trem.exclude_column(text, text, text) IS
     'Rule: a column does not leave this database';
+COMMENT ON FUNCTION trem.set_filter(text, text, text) IS
+    'Rule: only rows for which the expression is true go to the target; null removes it';
+COMMENT ON FUNCTION trem.add_column(text, text, text, text, text) IS
+    'Rule: the target has one more column, computed from the source''s row';
+COMMENT ON FUNCTION trem.change_type(text, text, text, text, text) IS
+    'Rule: a column has another type on the target, by a cast or by an expression';
+COMMENT ON FUNCTION trem.set_value(text, text, text, text) IS
+    'Rule: a column has another value on the target, cast to its type';
 COMMENT ON FUNCTION trem.drop_transformation(bigint) IS
     'Removes a rule, by the id that made it and that trem.transformation shows';
 COMMENT ON FUNCTION trem.start_task(text, boolean) IS

@@ -4,8 +4,7 @@
 CREATE FUNCTION trem.preview(task text, table_name text, row_count bigint DEFAULT 10)
 RETURNS SETOF jsonb
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-SET lc_monetary = 'C'
+SET search_path = pg_catalog, trem, pg_temp
 SET row_security = off
 AS $$
 BEGIN

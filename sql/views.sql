@@ -46,3 +46,12 @@ CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
 LEFT JOIN trem.table_report AS p
     ON p.task_id = t.task_id AND p.table_oid = (defined->>'oid')::oid;
 COMMENT ON VIEW trem.table_status IS 'Each published table, and what the applier reported last';
+
+CREATE VIEW trem.exception AS
+SELECT t.name AS task, e.table_name, e.operation, e.key, e.sqlstate, e.rule_id,
+       r.kind AS rule, r.column_name, e.commit_lsn, e.reported_at
+FROM trem.exception_report AS e
+JOIN trem.task AS t USING (task_id)
+LEFT JOIN trem.rule AS r ON r.id = e.rule_id AND r.task_id = e.task_id;
+COMMENT ON VIEW trem.exception IS
+    'Rows that a rule could not compute and that were left out, with the rule and the error''s code';

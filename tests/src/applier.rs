@@ -38,6 +38,12 @@ impl Applier {
         Applier { child, log }
     }
 
+    /// Its process, for /proc.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     #[must_use]
     pub fn log(&self) -> String {
         read(&self.log)
@@ -74,7 +80,8 @@ impl Applier {
     /// SIGTERM, and waits for the end, which must be a clean one.
     pub fn terminate(&mut self) {
         let pid = self.child.id().to_string();
-        places::output(Command::new("kill").args(["-TERM", &pid]));
+        // The shell has a `kill` of its own; the program may be missing.
+        places::output(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]));
         let outcome = self.wait();
         assert_eq!(outcome.code, Some(0), "after SIGTERM; log:\n{}", outcome.log);
     }

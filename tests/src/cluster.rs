@@ -181,6 +181,18 @@ impl Cluster {
             .unwrap_or_else(|failure| panic!("{failure}\nthe server's log:\n{}", self.log()))
     }
 
+    /// Sends a command to a walsender, or a statement to a backend, as psql does; gives all that it
+    /// prints, and whether it succeeded.
+    pub fn psql(&self, conninfo: &str, command: &str) -> (bool, String) {
+        let psql = places::server_programs().join("psql");
+        let result = Command::new(psql)
+            .args(["-X", "-A", "-t", "-d", conninfo, "-c", command])
+            .output()
+            .expect("to run psql");
+        let printed = [result.stdout, result.stderr].concat();
+        (result.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// The server's log so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -227,7 +239,8 @@ fn template() -> PathBuf {
 
 /// The minors of August 2026 refuse a plugin that is not listed; earlier ones do not start with a
 /// setting they do not know.
-pub(crate) fn knows_output_plugin_libraries() -> bool {
+#[must_use]
+pub fn knows_output_plugin_libraries() -> bool {
     let postgres = places::server_programs().join("postgres");
     output(Command::new(postgres).arg("--describe-config")).contains("output_plugin_libraries")
 }

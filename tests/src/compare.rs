@@ -11,14 +11,18 @@ pub enum Content {
     Text,
 }
 
+/// The settings that TREM evaluates expressions with, so that a query of a test gives the same;
+/// text shows every bit of a float.
+const PINNED: &str = "SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY';
+    SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET lc_monetary = 'C'";
+
 /// Every row of a query, in an order that depends on the rows alone.
 pub fn table_content(database: &mut Database, query: &str, content: Content) -> Vec<u8> {
     let format = match content {
         Content::Binary => "binary",
         Content::Text => "text",
     };
-    // Text shows every bit of a float only with the setting that servers have by default.
-    database.exec("SET extra_float_digits = 1; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'");
+    database.exec(PINNED);
     database.copy_out(&format!(
         "COPY (SELECT q.* FROM ({query}) AS q ORDER BY q::text COLLATE \"C\") \
          TO STDOUT (FORMAT {format})"

@@ -21,6 +21,9 @@
 //! is read at the end: a WARN or ERROR that the test did not announce ([`Pair::expect_log`]) fails
 //! it.
 //!
+//! [`Recorder`] stands between the applier and the source and keeps what passes
+//! ([`Pair::record`]).
+//!
 //! # Waiting
 //! Tests never sleep. They wait for a state ([`wait_for`]) or a position ([`Pair::catch_up`]), with
 //! a deadline. Where PostgreSQL offers no notification (a row of another database, a slot's state)
@@ -40,15 +43,20 @@ mod applier;
 mod cluster;
 mod compare;
 mod database;
+mod large;
 mod pair;
 mod places;
 mod random;
+mod recorder;
 mod wait;
 
 pub use applier::{Applier, Outcome};
-pub use cluster::{Cluster, Settings};
+pub use cluster::{knows_output_plugin_libraries, Cluster, Settings};
 pub use compare::{difference, table_content, Content};
 pub use database::{Database, Failure};
+pub use large::noise;
 pub use pair::Pair;
+pub use places::{output, root, server_programs};
 pub use random::Random;
+pub use recorder::Recorder;
 pub use wait::{wait_for, wait_for_value, DEADLINE};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::compare::{difference, Content};
 use crate::wait::wait_for;
-use crate::{applier, places, Applier, Cluster, Database, Outcome, Settings};
+use crate::{applier, places, Applier, Cluster, Database, Outcome, Recorder, Settings};
 
 /// Two clusters with an open session of the superuser in each database.
 ///
@@ -18,6 +18,8 @@ pub struct Pair {
     pub source_cluster: Cluster,
     pub target_cluster: Cluster,
     folder: PathBuf,
+    /// Where appliers find the source's socket.
+    source_socket: PathBuf,
     appliers: u32,
     expected_in_logs: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Pair {
         on_target.exec(&format!("CREATE ROLE {TARGET_ROLE} LOGIN"));
         on_target.exec(&format!("CREATE DATABASE {TARGET_DB} OWNER {TARGET_ROLE}"));
         let mut pair = Pair {
+            source_socket: source_cluster.folder().to_owned(),
             source: source_cluster.connect(SOURCE_DB),
             target: target_cluster.connect(TARGET_DB),
             source_cluster,
@@ -84,6 +87,13 @@ impl Pair {
         ));
     }
 
+    /// Calls functions of the schema trem, one after the other.
+    pub fn call(&mut self, calls: &[&str]) {
+        for call in calls {
+            self.source.exec(&format!("SELECT trem.{call}"));
+        }
+    }
+
     /// Publishes and starts a task.
     pub fn start_task(&mut self, task: &str) {
         self.source.exec(&format!("SELECT trem.start_task('{task}')"));
@@ -92,7 +102,15 @@ impl Pair {
     /// Where the applier finds the source.
     #[must_use]
     pub fn source_conninfo(&self) -> String {
-        self.source_cluster.conninfo(SOURCE_DB, APPLIER_ROLE)
+        let host = self.source_socket.display();
+        format!("host={host} port=5432 dbname={SOURCE_DB} user={APPLIER_ROLE}")
+    }
+
+    /// From here on all that passes between the source and appliers is kept.
+    pub fn record(&mut self) -> Recorder {
+        let recorder = Recorder::new(self.folder.join("r"), self.source_cluster.folder());
+        recorder.folder().clone_into(&mut self.source_socket);
+        recorder
     }
 
     /// Starts the program with these arguments; a `--source` is added.
@@ -213,6 +231,11 @@ impl Pair {
     pub fn reconnect(&mut self) {
         self.source = self.source_cluster.connect(SOURCE_DB);
         self.target = self.target_cluster.connect(TARGET_DB);
+    }
+
+    /// Rows that an applier found not to be as the source had them, of all tables so far.
+    pub fn conflicts(&mut self) -> i64 {
+        self.source.number("SELECT coalesce(sum(conflicts), 0) FROM trem.table_status")
     }
 
     /// A session on the source as the applier's role.

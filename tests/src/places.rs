@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 /// The checkout.
-pub(crate) fn root() -> &'static Path {
+#[must_use]
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate is below the checkout")
 }
 
@@ -18,7 +19,8 @@ fn pg_config() -> PathBuf {
 }
 
 /// The folder of the server's programs.
-pub(crate) fn server_programs() -> &'static Path {
+#[must_use]
+pub fn server_programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| PathBuf::from(output(Command::new(pg_config()).arg("--bindir")).trim()))
 }
@@ -74,7 +76,7 @@ pub(crate) fn give_to_server_user(path: &Path) {
 }
 
 /// What a command that must succeed prints.
-pub(crate) fn output(command: &mut Command) -> String {
+pub fn output(command: &mut Command) -> String {
     let result = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(

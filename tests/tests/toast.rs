@@ -1,14 +1,7 @@
 //! Values that an UPDATE did not touch are not in the WAL: the target keeps what it has, and no
 //! NULL ever takes their place.
 
-use trem_tests::Pair;
-
-/// About 100 kB that does not compress, different for each `seed`.
-fn noise(seed: &str) -> String {
-    format!(
-        "(SELECT string_agg(md5(({seed})::text || g::text), '') FROM generate_series(1, 3200) g)"
-    )
-}
+use trem_tests::{noise, Pair};
 
 fn with_documents(identity: &str) -> Pair {
     let mut pair = Pair::new();

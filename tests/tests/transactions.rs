@@ -228,3 +228,24 @@ fn partitions_are_followed_under_the_name_of_their_root() {
         ITEM_CHANGES,
     );
 }
+
+/// The applier looks now and then how far the target has flushed. It once did that on the session
+/// whose COPY was open, and both waited for each other for ever.
+#[test]
+fn a_long_run_of_inserts_follows_a_commit_that_is_not_flushed() {
+    let mut pair = Pair::with_settings(&[], &[("wal_writer_delay", "10s")]);
+    pair.source.exec("CREATE TABLE one (id int PRIMARY KEY, v text, n numeric)");
+    pair.create_task_with(
+        "t",
+        &["public.one"],
+        "full_load_and_cdc",
+        "{\"on_error\": \"skip_row\"}",
+    );
+    pair.start_task("t");
+    pair.replicate("t");
+    pair.follow("t", |source| {
+        source.exec("INSERT INTO one VALUES (0, 'first', 0)");
+        source.exec("INSERT INTO one SELECT g, 'v' || g, g FROM generate_series(1, 400000) g");
+    });
+    pair.assert_same_table("public.one");
+}

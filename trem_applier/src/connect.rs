@@ -25,6 +25,7 @@ pub(crate) const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, M
      SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
      SET lc_monetary = 'C'; SET search_path = ''; SET client_encoding = 'UTF8'; \
      SET xmloption = 'content'; SET standard_conforming_strings = on; SET array_nulls = on; \
+     SET transform_null_equals = off; \
      SET statement_timeout = 0; SET lock_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0; SET row_security = off; \
      SET default_transaction_isolation = 'read committed'; \

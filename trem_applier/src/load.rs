@@ -183,8 +183,14 @@ impl Load {
         }
     }
 
-    fn skips(&self, error: &Error) -> bool {
-        error.kind() == Kind::RowFailed && self.definition.options.on_error == OnError::SkipRow
+    /// The copy failed at a row that the task wants skipped: one that cannot be computed, or whose
+    /// key comes out null, which only the target minds.
+    fn skips(&self, table: &DefinedTable, error: &Error) -> bool {
+        let computed_key =
+            table.columns.iter().any(|column| column.key && column.expression.is_some());
+        let no_key = computed_key && error.sqlstate_code() == Some("23502");
+        let of_a_row = error.kind() == Kind::RowFailed || no_key;
+        of_a_row && self.definition.options.on_error == OnError::SkipRow
     }
 
     async fn table(
@@ -207,7 +213,7 @@ impl Load {
             }
             target.batch_execute("SAVEPOINT leaf").await?;
             rows_loaded += match copy_leaf(source, target, table, leaf, &mut meter).await {
-                Err(error) if self.skips(&error) => {
+                Err(error) if self.skips(table, &error) => {
                     target.batch_execute("ROLLBACK TO leaf").await?;
                     source.batch_execute("ROLLBACK").await?;
                     if copy::lock(source, &round.exported, leaf).await? == Heap::Rewritten {

@@ -108,8 +108,8 @@ async fn summary(client: &Client, sql: &str) -> Result<Summary> {
     Ok(Summary { rows: row.get(0), hash: row.get(1) })
 }
 
-/// Until the target has applied what the source has now. A task that is not served never gets there:
-/// then what is on the target is compared.
+/// Until the target has applied what the source has now. A task that is not served never gets
+/// there: then what is on the target is compared.
 async fn wait_for(source: &Client, target: &Client, task_id: &str) -> Result<()> {
     let row = source.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await?;
     let position = Lsn(row.get::<_, PgLsn>(0).into());

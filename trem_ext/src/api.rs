@@ -11,6 +11,7 @@
 mod ddl;
 mod discovery;
 mod endpoint;
+mod expression;
 mod report;
 mod rule;
 mod task;

@@ -2,20 +2,25 @@
 //!
 //! From the draft to what is published: [`draft`] reads a task's tables and rules, [`plan`] expands
 //! and applies them (and finds what is wrong), [`definition`] makes the document that plugin and
-//! applier read, [`publish`] stores it and makes the views. Every statement goes through [`spi`].
+//! applier read, [`publish`] stores it and makes the views. A new rule comes in by [`rule`];
+//! [`compose`] makes one expression of the rules about a column, [`expression`] holds it against
+//! the live table. Every statement goes through [`spi`].
 
 pub(crate) mod check;
+mod compose;
 pub(crate) mod ddl;
 pub(crate) mod definition;
 pub(crate) mod draft;
 pub(crate) mod endpoint;
 pub(crate) mod environment;
+pub(crate) mod expression;
 pub(crate) mod items;
 pub(crate) mod name;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod problem;
 pub(crate) mod publish;
+pub(crate) mod rule;
 pub(crate) mod shape;
 pub(crate) mod spi;
 mod stamp;

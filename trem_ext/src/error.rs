@@ -6,6 +6,7 @@ use pgrx::PgSqlErrorCode;
 
 use crate::catalog::name;
 use crate::catalog::problem::Problem;
+use crate::pg::expression::Fault;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -16,6 +17,9 @@ pub(crate) enum Error {
     Exists { what: &'static str, name: String },
     #[error("{message}")]
     Invalid { message: String, hint: String },
+    /// Everything wrong with one rule.
+    #[error("{what} is refused: {}", reasons(faults))]
+    Faulty { what: String, faults: Vec<Fault> },
     #[error("table {table} {reason}")]
     NotReplicable { table: String, reason: String, hint: String },
     #[error("{message}")]
@@ -37,7 +41,9 @@ impl Error {
         match self {
             Error::Missing { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Error::Exists { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            Error::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::Invalid { .. } | Error::Faulty { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Error::NotReplicable { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             Error::State { .. } | Error::Refused { .. } | Error::RulesChanged { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -55,11 +61,18 @@ impl Error {
                 "The target holds rows of {} as the published rules made them.",
                 tables.join(", ")
             )),
+            Error::Faulty { faults, .. } if faults.len() > 1 => {
+                let lines = faults.iter().map(|fault| match &fault.hint {
+                    Some(hint) => format!("{}\n    {hint}", fault.message),
+                    None => fault.message.clone(),
+                });
+                Some(lines.collect::<Vec<_>>().join("\n"))
+            }
             _ => None,
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::Missing { hint, .. }
             | Error::Invalid { hint, .. }
@@ -81,9 +94,21 @@ impl Error {
                     reloads.join(" ")
                 )
             }
+            Error::Faulty { faults, .. } => match faults.as_slice() {
+                [fault] => fault.hint.clone().unwrap_or_default(),
+                _ => String::new(),
+            },
             Error::Exists { .. } | Error::Catalog(_) => String::new(),
         };
         (!hint.is_empty()).then_some(hint)
+    }
+}
+
+/// One reason stands in the message; more are in the detail.
+fn reasons(faults: &[Fault]) -> String {
+    match faults {
+        [fault] => fault.message.clone(),
+        more => format!("{} faults", more.len()),
     }
 }
 

@@ -6,8 +6,10 @@
 //! and `output_plugin`.
 
 mod api;
+mod applier_rows;
 mod catalog;
 mod error;
+mod mask;
 mod output_plugin;
 mod peek;
 mod pg;
@@ -17,15 +19,29 @@ pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
 pgrx::extension_sql_file!("../../sql/discovery.sql", name = "discovery", requires = ["bootstrap"]);
 pgrx::extension_sql_file!("../../sql/views.sql", name = "views", requires = ["bootstrap"]);
+pgrx::extension_sql_file!("../../sql/mask.sql", name = "mask", requires = ["bootstrap"]);
 pgrx::extension_sql_file!(
     "../../sql/endpoint.sql",
     name = "endpoint",
     requires = [api::endpoint::endpoint_create, api::endpoint::endpoint_alter]
 );
 pgrx::extension_sql_file!(
+    "../../sql/expression.sql",
+    name = "expression",
+    requires = [
+        api::expression::pseudonym,
+        api::expression::mask_partial,
+        api::expression::mask_email,
+        api::expression::mask_number,
+        api::expression::commit_lsn,
+        api::expression::commit_timestamp,
+        api::expression::operation
+    ]
+);
+pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", "views", api::report::check_task]
+    requires = ["bootstrap", "views", api::report::check_task, applier_rows::applier_rows]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",

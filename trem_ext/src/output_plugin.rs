@@ -21,13 +21,17 @@
 
 mod cache;
 mod definition;
+mod emit;
 mod encode;
 mod error;
 mod frame;
 mod identity;
+mod inputs;
 mod invalidation;
+mod leaf_rows;
 mod options;
 mod relation;
+mod rules;
 mod session;
 mod settings;
 mod tuple;
@@ -36,7 +40,9 @@ use std::ffi::{c_char, c_int, CStr};
 
 use pgrx::{pg_guard, pg_sys, PgMemoryContexts};
 
+pub(crate) use definition::published as published_definition;
 use error::StreamError;
+pub(crate) use leaf_rows::LeafRows;
 use session::Session;
 pub(crate) use settings::PinnedSettings;
 

@@ -12,7 +12,7 @@ use pgrx::spi::{self, quote_qualified_identifier, SpiError};
 use serde_json::Value;
 use trem_wire::codec::{decode_frame, DecodeError};
 use trem_wire::compress::Unpacker;
-use trem_wire::message::{Message, Relation, RowFormat, Run};
+use trem_wire::message::{ErrorRow, Message, Operation, Relation, RowFormat, Run};
 use trem_wire::row::Row;
 use trem_wire::{Lsn, PROTO_VERSION};
 
@@ -131,12 +131,9 @@ impl Reader {
                 }
             }
             Message::Error(error) => {
-                let name = self.relations.get(&error.relation).map(table_name);
-                let data = object([
-                    ("rule_id", error.rule_id.to_string()),
-                    ("sqlstate", string(&error.sqlstate)),
-                ]);
-                self.line("error", name, Some(data));
+                let Some(relation) = self.relations.get(&error.relation) else { return };
+                let data = failed(relation, &error);
+                self.line("error", Some(table_name(relation)), Some(data));
             }
             Message::Logical(logical) => {
                 let content = string(&String::from_utf8_lossy(&logical.content));
@@ -210,6 +207,24 @@ fn described(relation: &Relation) -> String {
         object(parts)
     });
     object([("target", string(&target)), ("format", string(format)), ("columns", array(columns))])
+}
+
+/// The key is there unless it is what failed.
+fn failed(relation: &Relation, error: &ErrorRow) -> String {
+    let operation = match error.operation {
+        Operation::Insert => "insert",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    };
+    let mut parts = vec![
+        ("operation", string(operation)),
+        ("rule_id", error.rule_id.to_string()),
+        ("sqlstate", string(&error.sqlstate)),
+    ];
+    if error.key().field_count() > 0 {
+        parts.push(("key", fields(relation, error.key(), true)));
+    }
+    object(parts)
 }
 
 /// A row as an object, in the order of its columns.

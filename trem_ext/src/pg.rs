@@ -3,15 +3,26 @@
 //!
 //! Never raises errors of its own, never keeps state.
 
+mod change_at_hand;
 pub(crate) mod dependency;
+mod evaluate;
 pub(crate) mod event_trigger;
+pub(crate) mod expression;
+mod owner;
 mod sql_type;
+mod type_name;
 
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
+pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
+pub(crate) use evaluate::{Evaluator, Failed};
+pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+pub(crate) use type_name::{
+    has_default_operator_class, lacks_collation, parse_type, type_name, type_name_with_modifier,
+};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -192,8 +192,8 @@ pub struct ErrorRow {
     pub rule_id: i64,
     /// Five characters, of class 22 or 23.
     pub sqlstate: String,
-    /// One row of the key columns as the target has them; all columns of the source's row that are
-    /// passed through, for a relation without a key.
+    /// One row of the key columns as the target has them; a row of no fields if the key could not
+    /// be computed either, and for a relation without a key.
     pub key: Bytes,
 }
 

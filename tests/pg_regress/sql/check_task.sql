@@ -41,13 +41,6 @@ SELECT trem.create_task('t', 'src', 'dst', '{app.fine}') IS NOT NULL AS made;
 SELECT check_name, message, hint FROM trem.check_task('t');
 ALTER ROLE regress_missing LOGIN REPLICATION;
 SELECT check_name, message, hint FROM trem.check_task('t');
-ALTER ROLE regress_missing SET output_plugin_libraries = pgoutput, wal2json;
-SELECT check_name, message, hint FROM trem.check_task('t');
-ALTER ROLE regress_missing SET output_plugin_libraries = 'pgoutput, trem';
-SELECT check_name, message, hint FROM trem.check_task('t');
-ALTER ROLE regress_missing SET output_plugin_libraries = trem;
-SELECT check_name, message, hint FROM trem.check_task('t');
-ALTER ROLE regress_missing RESET output_plugin_libraries;
 
 SELECT * FROM trem.check_task('nope');
 SELECT trem.drop_task('t');

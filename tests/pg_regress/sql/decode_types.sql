@@ -16,7 +16,7 @@ CREATE TABLE t (
     t_oid oid, t_xid xid, t_xid8 xid8, t_cid cid, t_tid tid, t_lsn pg_lsn, t_bit bit(3),
     t_varbit varbit, t_inet inet, t_cidr cidr, t_macaddr macaddr, t_macaddr8 macaddr8, t_point point,
     t_line line, t_lseg lseg, t_box box, t_path path, t_polygon polygon, t_circle circle,
-    t_tsvector tsvector, t_tsquery tsquery, t_txid_snapshot txid_snapshot, t_snapshot pg_snapshot,
+    t_tsvector tsvector, t_lexemes tsvector, t_txid_snapshot txid_snapshot, t_snapshot pg_snapshot,
     t_ints int[], t_texts text[], t_numerics numeric[], t_timestamptzs timestamptz[],
     t_int4range int4range, t_numrange numrange, t_tstzrange tstzrange, t_daterange daterange,
     t_int4multirange int4multirange, t_nummultirange nummultirange, t_floats floats, t_mood mood,

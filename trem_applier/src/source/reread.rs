@@ -5,6 +5,8 @@
 //! and looks again. All keys of a call are read under one snapshot, and the position that comes
 //! back is the source's insert position after that snapshot was taken: nothing in the rows is
 //! later.
+//!
+//! When a rule cannot compute a row, the keys are read one by one, so that only such rows fail.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -33,6 +35,14 @@ const SAY_AFTER: Duration = Duration::from_secs(10);
 
 /// Keys asked for at a time, one statement each.
 const PIPELINED: usize = 64;
+
+/// What one key gives.
+pub enum Read {
+    Row(Bytes),
+    None,
+    /// A rule cannot compute the row: the error's SQLSTATE.
+    Failed(String),
+}
 
 /// The connection is opened when the first row must be read again.
 pub struct Reader {
@@ -65,7 +75,7 @@ impl Reader {
         relation: &Relation,
         keys: &[Bytes],
         xids: &[u64],
-    ) -> Result<(Vec<Option<Bytes>>, Lsn)> {
+    ) -> Result<(Vec<Read>, Lsn)> {
         let client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
             _ => {
@@ -77,8 +87,16 @@ impl Reader {
         let position = see(&client, &self.task, xids).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for some in keys.chunks(PIPELINED) {
+            client.batch_execute("SAVEPOINT keys").await?;
             let reads = some.iter().map(|key| read_row(&client, &statements, relation, key));
-            rows.extend(try_join_all(reads).await?);
+            match try_join_all(reads).await {
+                Ok(read) => rows.extend(read),
+                Err(error) if is_of_a_row(&error) => {
+                    client.batch_execute("ROLLBACK TO keys").await?;
+                    rows.extend(one_by_one(&client, &statements, relation, some).await?);
+                }
+                Err(error) => return Err(error),
+            }
         }
         client.batch_execute("COMMIT").await?;
         snapshot::wait_for_flush(&client, position).await?;
@@ -146,22 +164,49 @@ fn select(relation: &Relation, view: &str) -> String {
     )
 }
 
+/// A rule's expression fails on the values of a row: the classes of SQLSTATEs for that.
+fn is_of_a_row(error: &Error) -> bool {
+    error.sqlstate_code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
+
+/// Each key in a subtransaction, under the same snapshot.
+async fn one_by_one(
+    client: &Client,
+    statements: &[Statement],
+    relation: &Relation,
+    keys: &[Bytes],
+) -> Result<Vec<Read>> {
+    let mut rows = Vec::with_capacity(keys.len());
+    for key in keys {
+        client.batch_execute("SAVEPOINT key").await?;
+        rows.push(match read_row(client, statements, relation, key).await {
+            Err(error) if is_of_a_row(&error) => {
+                client.batch_execute("ROLLBACK TO key").await?;
+                Read::Failed(error.sqlstate_code().unwrap_or_default().to_owned())
+            }
+            read => read?,
+        });
+        client.batch_execute("RELEASE key").await?;
+    }
+    Ok(rows)
+}
+
 async fn read_row(
     client: &Client,
     statements: &[Statement],
     relation: &Relation,
     key: &Bytes,
-) -> Result<Option<Bytes>> {
+) -> Result<Read> {
     for statement in statements {
         let fields = Row::decode(key)?.fields();
         let values: Vec<_> = fields.map(|field| Value::new(relation.format, key, field)).collect();
         let parameters: Vec<&(dyn ToSql + Sync)> =
             values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         if let Some(row) = client.query_opt(statement, &parameters).await? {
-            return copy_row(&row).map(Some);
+            return copy_row(&row).map(Read::Row);
         }
     }
-    Ok(None)
+    Ok(Read::None)
 }
 
 /// A row of a result as COPY's binary format has it.

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, Statement};
-use trem_wire::message::{Relation, RowFormat, Run, UpdatedRow};
+use trem_wire::message::{ErrorRow, Operation, Relation, RowFormat, Run, UpdatedRow};
 use trem_wire::row::{Row, RowWriter};
 use trem_wire::Lsn;
 
+use super::exception::Failed;
 use super::pipeline::{Expect, Pipeline};
-use super::reread::{self, Reread};
+use super::reread::{self, FoundRow, Reread};
 use super::{quote_table, statement};
 use crate::error::{Error, Kind, Result};
 use crate::value::Value;
@@ -375,16 +376,16 @@ impl Changes {
     }
 
     /// Reads again what is wanted, if the group ends or it is much. Says up to where tables are
-    /// ahead then.
+    /// ahead then, and which rows could not be computed: those stay as they were.
     pub(super) async fn read_again(
         &mut self,
         reader: &mut impl Reread,
         group_ends: bool,
-    ) -> Result<Vec<(u32, Lsn)>> {
+    ) -> Result<(Vec<(u32, Lsn)>, Vec<Failed>)> {
         if group_ends && self.may_want > 0 {
             self.settle(0).await?;
         }
-        let mut ahead = Vec::new();
+        let (mut ahead, mut failed) = (Vec::new(), Vec::new());
         let due: Vec<u32> = self
             .wanted
             .iter()
@@ -399,9 +400,13 @@ impl Changes {
             self.settle(0).await?;
             let found = reader.read(&relation, &keys, &self.group_xids).await?;
             for (key, row) in keys.iter().zip(&found.rows) {
+                if let FoundRow::Failed(sqlstate) = row {
+                    failed.push(self.failed_row(&relation, key, sqlstate));
+                    continue;
+                }
                 let values = values(&relation, key, Row::decode(key)?.fields());
                 self.delete_now(&relation, values).await?;
-                if let Some(row) = row {
+                if let FoundRow::Row(row) = row {
                     self.put_row(&relation, row, Row::decode(row)?).await?;
                 }
             }
@@ -409,7 +414,19 @@ impl Changes {
             *end = found.position.max(*end);
             ahead.push((oid, *end));
         }
-        Ok(ahead)
+        Ok((ahead, failed))
+    }
+
+    /// A view does not say which of its rules failed.
+    fn failed_row(&self, relation: &Arc<Relation>, key: &Bytes, sqlstate: &str) -> Failed {
+        let row = ErrorRow {
+            relation: relation.oid,
+            operation: Operation::Update,
+            rule_id: 0,
+            sqlstate: sqlstate.to_owned(),
+            key: key.clone(),
+        };
+        Failed { relation: Arc::clone(relation), row, commit_lsn: Some(self.commit_lsn) }
     }
 
     /// The unique indexes beside the key whose columns are all in the relation, by position.

@@ -1,4 +1,5 @@
-//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips them.
+//! Rows that the source could not compute, kept in `trem_target.exception` when the task skips
+//! them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -138,9 +139,13 @@ pub async fn read(
 pub(super) fn stop(failed: &Failed) -> Error {
     let Failed { relation, row, .. } = failed;
     let key: Vec<_> = relation.key().map(|at| relation.columns[at].name.as_str()).collect();
+    // Of a row that was read again it is not known.
+    let rule = match row.rule_id {
+        0 => "a rule".to_owned(),
+        id => format!("rule {id}"),
+    };
     let message = format!(
-        "rule {} cannot compute a row of {} (key: {})",
-        row.rule_id,
+        "{rule} cannot compute a row of {} (key: {})",
         quote_table(&relation.source_schema, &relation.source_name),
         key.join(", ")
     );

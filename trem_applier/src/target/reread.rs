@@ -12,6 +12,8 @@
 //! the source's WAL had reached. Until the stream has passed R the table is *ahead* in these rows,
 //! and changes of the table are applied one by one, tolerating rows that are there already or gone
 //! (see [`careful`](super::careful)). R is stored with the table, in the same transaction.
+//!
+//! A row that cannot be computed as it is read is one that failed, as if the stream had said so.
 
 use std::future::Future;
 
@@ -27,10 +29,21 @@ pub(super) const KEYS_MAX: usize = 1_000;
 /// What the source has for some keys now.
 #[derive(Debug)]
 pub struct Found {
-    /// For each key, in the order asked: the whole row as the task's rules make it.
-    pub rows: Vec<Option<Bytes>>,
+    /// For each key, in the order asked.
+    pub rows: Vec<FoundRow>,
     /// R: nothing in the rows is later than this position.
     pub position: Lsn,
+}
+
+/// What the source has for one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FoundRow {
+    /// The whole row as the task's rules make it.
+    Row(Bytes),
+    /// No row, or one that the filter does not let pass.
+    None,
+    /// A row that a rule cannot compute: the error's SQLSTATE.
+    Failed(String),
 }
 
 /// Reads rows again on the source. Implemented by whoever joins source and target.

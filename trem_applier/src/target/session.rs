@@ -163,6 +163,12 @@ impl Session {
         self.durable_lsn
     }
 
+    /// The commit of the source transaction whose changes were applied last. While all statements
+    /// are awaited one by one, a failure is that transaction's.
+    pub fn commit_lsn(&self) -> Lsn {
+        self.changes.commit_lsn()
+    }
+
     /// By table OID, since the session began.
     pub fn counts(&self) -> &HashMap<u32, Counts> {
         &self.changes.counts
@@ -229,18 +235,22 @@ impl Session {
             }
             Action::RowFailed(relation, row) => {
                 let commit_lsn = Some(self.changes.commit_lsn());
-                let failed = Failed { relation, row, commit_lsn };
-                if self.on_error == OnError::Stop {
-                    return Err(exception::stop(&failed));
-                }
                 self.begin(end).await?;
-                self.failed.push(failed);
-                match self.failed.len() < exception::TOGETHER {
-                    true => Ok(()),
-                    false => self.record_failed().await,
-                }
+                self.note_failed(Failed { relation, row, commit_lsn }).await
             }
             Action::Barrier { .. } => Ok(()),
+        }
+    }
+
+    /// A row that the source could not compute: stops, or records it, as the task wants.
+    async fn note_failed(&mut self, failed: Failed) -> Result<()> {
+        if self.on_error == OnError::Stop {
+            return Err(exception::stop(&failed));
+        }
+        self.failed.push(failed);
+        match self.failed.len() < exception::TOGETHER {
+            true => Ok(()),
+            false => self.record_failed().await,
         }
     }
 
@@ -256,7 +266,11 @@ impl Session {
 
     /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
     async fn read_again(&mut self, reader: &mut impl Reread, group_ends: bool) -> Result<()> {
-        for (oid, position) in self.changes.read_again(reader, group_ends).await? {
+        let (ahead, failed) = self.changes.read_again(reader, group_ends).await?;
+        for failed in failed {
+            self.note_failed(failed).await?;
+        }
+        for (oid, position) in ahead {
             progress::write_reread_end(&self.client, &self.task_id, oid, position).await?;
         }
         Ok(())
@@ -308,6 +322,8 @@ impl Session {
         if self.transaction == Transaction::Locked {
             self.send_progress(applied_lsn).await?;
         }
+        // An update that finds no row is no error of the server: it would commit what is missing.
+        self.changes.settle(0).await?;
         self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
         self.changes.settle(0).await?;
         self.changes.leave();
@@ -316,9 +332,15 @@ impl Session {
         self.note_flush(Some(applied_lsn)).await
     }
 
-    /// Looks how far the target has flushed. To be called now and then while nothing is applied.
+    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a query
+    /// on the same connection would wait for its end, which waits for us.
+    pub fn is_in_group(&self) -> bool {
+        self.transaction != Transaction::Closed
+    }
+
+    /// Looks how far the target has flushed, between groups. To be called now and then.
     pub async fn check_flush(&mut self) -> Result<()> {
-        match self.unflushed.is_empty() {
+        match self.unflushed.is_empty() || self.is_in_group() {
             true => Ok(()),
             false => self.note_flush(None).await,
         }

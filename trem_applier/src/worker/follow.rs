@@ -20,7 +20,7 @@ use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::compress::Compression;
 use trem_wire::definition::{Definition, OnError};
 use trem_wire::message::Relation;
-use trem_wire::slot_name;
+use trem_wire::{slot_name, Lsn};
 use uuid::Uuid;
 
 use super::prepare::start_over;
@@ -30,11 +30,11 @@ use crate::error::{Error, Kind, Result};
 use crate::report::Phase;
 use crate::source::control::Control;
 use crate::source::replication::ReplicationConnection;
-use crate::source::reread::Reader;
+use crate::source::reread::{Read, Reader};
 use crate::source::stream::{Stream, StreamEvent};
 use crate::target::exception;
 use crate::target::progress::{self, Progress};
-use crate::target::reread::{Found, Reread};
+use crate::target::reread::{Found, FoundRow, Reread};
 use crate::target::session::Session;
 use crate::target::Counts;
 
@@ -96,7 +96,12 @@ struct SourceReader(Reader);
 impl Reread for SourceReader {
     async fn read(&mut self, relation: &Relation, keys: &[Bytes], xids: &[u64]) -> Result<Found> {
         let (rows, position) = self.0.read(relation, keys, xids).await?;
-        Ok(Found { rows, position })
+        let found = |read| match read {
+            Read::Row(row) => FoundRow::Row(row),
+            Read::None => FoundRow::None,
+            Read::Failed(sqlstate) => FoundRow::Failed(sqlstate),
+        };
+        Ok(Found { rows: rows.into_iter().map(found).collect(), position })
     }
 }
 
@@ -134,8 +139,7 @@ impl Run {
                 self.drop_slot().await?;
                 return Err(error);
             }
-            let open = follow.apply.open_transaction().map(|begin| begin.commit_lsn);
-            let failed_at = open.unwrap_or_else(|| follow.apply.applied_lsn());
+            let failed_at = self.failed_at(&follow, &error);
             let may_be_mended = matches!(error.kind(), Kind::Refused | Kind::RowMissing);
             if !may_be_mended || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
@@ -145,6 +149,16 @@ impl Run {
             drop(follow);
             self.reopen_session().await?;
         }
+    }
+
+    /// The transaction of an error: the one that was applied last, or else the one that was being
+    /// received.
+    fn failed_at(&self, follow: &Follow, error: &Error) -> Lsn {
+        if matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed) {
+            return self.session.commit_lsn();
+        }
+        let open = follow.apply.open_transaction().map(|begin| begin.commit_lsn);
+        open.unwrap_or_else(|| follow.apply.applied_lsn())
     }
 
     /// A session in which a statement failed is thrown away, with its transaction.
@@ -183,7 +197,9 @@ impl Run {
             ("proto_version", proto_version.as_str()),
             ("compression", compression),
         ];
-        let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
+        let name = format!("trem:{}:stream", definition.task);
+        let source = self.worker.source.with_application_name(&name);
+        let mut replication = ReplicationConnection::connect(&source).await?;
         let status_every = replication.status_interval().await?;
         let stream = replication.start(&slot, from, &options).await?;
         tracing::info!(task = %self.name(), from = %from, "following");
@@ -345,7 +361,7 @@ impl Run {
             report.add_counts(&follow.counts, &counts);
         });
         follow.counts = counts;
-        if definition.options.on_error == OnError::SkipRow {
+        if definition.options.on_error == OnError::SkipRow && !self.session.is_in_group() {
             self.tell_exceptions(definition, follow).await?;
         }
         if let Some(limit) = definition.options.wal_keep_bytes {
@@ -357,8 +373,8 @@ impl Run {
         Ok(())
     }
 
-    /// Tells the source of rows that were skipped, so that `trem.exception` shows them there. It knows
-    /// those that it was told of before.
+    /// Tells the source of rows that were skipped, so that `trem.exception` shows them there. It
+    /// knows those that it was told of before.
     async fn tell_exceptions(&self, definition: &Definition, follow: &mut Follow) -> Result<()> {
         let client = self.session.client();
         let read = exception::read(client, &definition.task_id, follow.told, TOLD_TOGETHER);

@@ -79,8 +79,7 @@ fn explain_task(
         .shapes
         .iter()
         .map(|shape| {
-            let used = shape.columns.iter().map(|column| column.source.type_oid);
-            let types = plan.types.defined(used).into_iter().map(|of| of.create_statement);
+            let types = plan.types.defined(shape.types()).into_iter().map(|of| of.create_statement);
             let indexes = statement::indexes(shape, options.indexes, &names);
             let create_indexes = indexes.statements.into_iter().map(|index| index.create_statement);
             let create = types.chain([statement::create_table(shape)]).chain(create_indexes);

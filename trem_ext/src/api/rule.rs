@@ -2,13 +2,13 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::JsonB;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::task::drafted;
 use crate::catalog::draft::{self, Draft, RuleKind};
 use crate::catalog::name::{self, TableName};
+use crate::catalog::rule::{self, Given, Subject};
 use crate::catalog::table::Table;
 use crate::catalog::{items, spi, table};
 use crate::error::Error;
@@ -25,7 +25,7 @@ fn rename_schema(task: &str, table_name: &str, new_schema: &str) -> Result<i64, 
             Subject::Schema(schema)
         }
     };
-    Ok(set(&draft, RuleKind::RenameSchema, subject, Some(new_schema))?)
+    Ok(rename(&draft, RuleKind::RenameSchema, &subject, new_schema)?)
 }
 
 #[pg_extern]
@@ -33,8 +33,8 @@ fn rename_schema(task: &str, table_name: &str, new_schema: &str) -> Result<i64, 
 fn rename_table(task: &str, table_name: &str, new_name: &str) -> Result<i64, ErrorReport> {
     name::check_new("table", new_name)?;
     let draft = load(task)?;
-    let table = one_table(&draft, table_name)?;
-    Ok(set(&draft, RuleKind::RenameTable, Subject::Table(table), Some(new_name))?)
+    let subject = Subject::Table(one_table(&draft, table_name)?);
+    Ok(rename(&draft, RuleKind::RenameTable, &subject, new_name)?)
 }
 
 #[pg_extern]
@@ -47,9 +47,8 @@ fn rename_column(
 ) -> Result<i64, ErrorReport> {
     name::check_new("column", new_name)?;
     let draft = load(task)?;
-    let table = one_table(&draft, table_name)?;
-    let column = table.column_named(column_name)?.attnum;
-    Ok(set(&draft, RuleKind::RenameColumn, Subject::Column(table, column), Some(new_name))?)
+    let subject = one_column(&draft, table_name, column_name)?;
+    Ok(rename(&draft, RuleKind::RenameColumn, &subject, new_name)?)
 }
 
 #[pg_extern]
@@ -64,7 +63,85 @@ fn exclude_column(task: &str, table_name: &str, column_name: &str) -> Result<i64
             "Without it changes would not find their rows; a key column cannot be left out.",
         ))?;
     }
-    Ok(set(&draft, RuleKind::ExcludeColumn, Subject::Column(table, column), None)?)
+    let subject = Subject::Column(table, column);
+    rule::check_exclusion(&draft, &subject)?;
+    let id = rule::store(&draft, RuleKind::ExcludeColumn, &subject, json!({}))?;
+    drafted(&draft.task);
+    Ok(id)
+}
+
+// The functions below take nulls, because one that did nothing at a null would leave a column bare
+// whose mask somebody believes to have set.
+
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn set_filter(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    expression: Option<&str>,
+) -> Result<Option<i64>, ErrorReport> {
+    let draft = load(given("task", task)?)?;
+    let table = one_table(&draft, given("table_name", table_name)?)?;
+    if expression.is_none() {
+        if rule::remove_filter(&draft, &table)? {
+            drafted(&draft.task);
+        } else {
+            notice!("table {} has no filter", table.display());
+        }
+        return Ok(None);
+    }
+    let subject = Subject::Table(table);
+    let kind = RuleKind::SetFilter;
+    Ok(Some(propose(draft, Given { kind, subject, type_name: None, expression })?))
+}
+
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn add_column(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    column_type: Option<&str>,
+    expression: Option<&str>,
+) -> Result<i64, ErrorReport> {
+    let draft = load(given("task", task)?)?;
+    let table = one_table(&draft, given("table_name", table_name)?)?;
+    let subject = Subject::NewColumn(table, given("column_name", column_name)?.to_owned());
+    let type_name = Some(given("column_type", column_type)?);
+    let expression = Some(given_expression(expression)?);
+    Ok(propose(draft, Given { kind: RuleKind::AddColumn, subject, type_name, expression })?)
+}
+
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn change_type(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    new_type: Option<&str>,
+    using_expression: default!(Option<&str>, "NULL"),
+) -> Result<i64, ErrorReport> {
+    let draft = load(given("task", task)?)?;
+    let table_name = given("table_name", table_name)?;
+    let subject = one_column(&draft, table_name, given("column_name", column_name)?)?;
+    let type_name = Some(given("new_type", new_type)?);
+    let (kind, expression) = (RuleKind::ChangeType, using_expression);
+    Ok(propose(draft, Given { kind, subject, type_name, expression })?)
+}
+
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn set_value(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    expression: Option<&str>,
+) -> Result<i64, ErrorReport> {
+    let draft = load(given("task", task)?)?;
+    let table_name = given("table_name", table_name)?;
+    let subject = one_column(&draft, table_name, given("column_name", column_name)?)?;
+    let expression = Some(given_expression(expression)?);
+    Ok(propose(draft, Given { kind: RuleKind::SetValue, subject, type_name: None, expression })?)
 }
 
 #[pg_extern]
@@ -88,13 +165,6 @@ fn drop_transformation(id: i64) -> Result<(), ErrorReport> {
     Ok(())
 }
 
-/// What a rule is about.
-enum Subject {
-    Schema(String),
-    Table(Table),
-    Column(Table, i16),
-}
-
 fn load(task: &str) -> Result<Draft, Error> {
     Draft::load(draft::find_for_change(task)?)
 }
@@ -108,54 +178,30 @@ fn one_table(draft: &Draft, table_name: &str) -> Result<Table, Error> {
     of_task(draft, &schema, &name)
 }
 
-/// Drafts a rule. One of the same kind about the same subject gives way.
-fn set(
-    draft: &Draft,
-    kind: RuleKind,
-    subject: Subject,
-    new_name: Option<&str>,
-) -> Result<i64, Error> {
-    #[derive(Deserialize)]
-    struct Made {
-        id: i64,
-    }
-    let (schema, table, attnum) = match &subject {
-        Subject::Schema(schema) => (Some(schema.as_str()), None, None),
-        Subject::Table(table) => (None, Some(table), None),
-        Subject::Column(table, attnum) => (None, Some(table), Some(*attnum)),
-    };
-    let column = attnum.and_then(|attnum| table?.column(attnum)).map(|column| column.name.as_str());
-    let display = match (table, schema) {
-        (Some(table), _) => table.display(),
-        (None, schema) => format!("{}.*", schema.unwrap_or_default()),
-    };
-    let oid = table.map(|table| i64::from(table.oid));
-    let task_id = draft.task.task_id.as_str();
-    spi::run(
-        "DELETE FROM trem.rule
-         WHERE task_id = $1::uuid AND kind = $2 AND table_oid::oid IS NOT DISTINCT FROM $3::oid
-           AND schema_name IS NOT DISTINCT FROM $4 AND attnum IS NOT DISTINCT FROM $5",
-        &[task_id.into(), kind.as_str().into(), oid.into(), schema.into(), attnum.into()],
-    )?;
-    let arguments = match new_name {
-        Some(new_name) => json!({ "new_name": new_name }),
-        None => json!({}),
-    };
-    let made: Option<Made> = spi::row(
-        "INSERT INTO trem.rule
-             (task_id, kind, table_oid, schema_name, attnum, table_name, column_name, arguments)
-         VALUES ($1::uuid, $2, $3::oid, $4, $5, $6, $7, $8) RETURNING id",
-        &[
-            task_id.into(),
-            kind.as_str().into(),
-            oid.into(),
-            schema.into(),
-            attnum.into(),
-            display.into(),
-            column.into(),
-            JsonB(arguments).into(),
-        ],
-    )?;
+fn one_column(draft: &Draft, table_name: &str, column_name: &str) -> Result<Subject, Error> {
+    let table = one_table(draft, table_name)?;
+    let attnum = table.column_named(column_name)?.attnum;
+    Ok(Subject::Column(table, attnum))
+}
+
+fn given<'a>(argument: &str, value: Option<&'a str>) -> Result<&'a str, Error> {
+    value.ok_or_else(|| Error::invalid(format!("{argument} is null"), ""))
+}
+
+fn given_expression(expression: Option<&str>) -> Result<&str, Error> {
+    expression.ok_or_else(|| {
+        Error::invalid("expression is null", "To make the column null, write 'NULL' as a text.")
+    })
+}
+
+fn rename(draft: &Draft, kind: RuleKind, subject: &Subject, new_name: &str) -> Result<i64, Error> {
+    let id = rule::store(draft, kind, subject, json!({ "new_name": new_name }))?;
     drafted(&draft.task);
-    made.map(|made| made.id).ok_or_else(|| Error::Catalog("the rule has no id".to_owned()))
+    Ok(id)
+}
+
+fn propose(draft: Draft, given: Given<'_>) -> Result<i64, Error> {
+    let id = rule::propose(&draft, given)?;
+    drafted(&draft.task);
+    Ok(id)
 }

@@ -122,8 +122,11 @@ pub(super) fn drafted(task: &Task) {
     }
 }
 
+// The views that publishing makes hold expressions, which may call our functions by plain name:
+// hence `trem` on the search path of this and of reload_table.
+
 #[pg_extern]
-#[search_path(pg_catalog, pg_temp)]
+#[search_path(pg_catalog, trem, pg_temp)]
 fn start_task(name: &str, keep: default!(bool, false)) -> Result<i64, ErrorReport> {
     Ok(start(name, keep)?)
 }
@@ -207,7 +210,7 @@ fn drop_slot(task: &str) -> Result<(), Error> {
 }
 
 #[pg_extern]
-#[search_path(pg_catalog, pg_temp)]
+#[search_path(pg_catalog, trem, pg_temp)]
 fn reload_table(task: &str, table_name: &str) -> Result<(), ErrorReport> {
     Ok(reload(task, table_name)?)
 }

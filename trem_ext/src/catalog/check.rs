@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::problem::Problem;
 use super::publish::{self, Change};
 use super::shape::Shape;
-use super::table::Leaf;
+use super::table::{Column, Leaf};
 use super::{environment, spi};
 use crate::error::Error;
 
@@ -83,12 +83,12 @@ fn check_rows(shape: &Shape, problems: &mut Vec<Problem>) {
             .of(table.display()),
         );
     }
-    for column in shape.columns.iter().filter(|column| column.source.collation_is_users) {
-        let collation = column.source.collation.as_deref().unwrap_or_default();
+    for column in shape.columns.iter().filter(|column| column.output.collation_is_users) {
+        let collation = column.output.collation.as_deref().unwrap_or_default();
         problems.push(
             Problem::warning(
                 "collation",
-                format!("column \"{}\" has the collation {collation}", column.source.name),
+                format!("column \"{}\" has the collation {collation}", column.display()),
                 "Create it on the target first (CREATE COLLATION).",
             )
             .of(table.display()),
@@ -221,9 +221,10 @@ fn check_new_columns(
             continue;
         };
         let table = shape.table.display();
-        let is_new = |attnum: &i16| !before.attnums.contains(attnum);
-        for column in shape.columns.iter().filter(|column| is_new(&column.source.attnum)) {
-            let name = &column.source.name;
+        let is_new = |column: &&Column| !before.attnums.contains(&column.attnum);
+        let columns = shape.columns.iter().filter(|column| column.computed.is_none());
+        for column in columns.filter_map(|column| column.source.as_ref()).filter(is_new) {
+            let name = &column.name;
             problems.push(
                 Problem::warning(
                     "new_column",

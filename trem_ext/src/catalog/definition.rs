@@ -17,10 +17,10 @@ use crate::error::Error;
 /// Without `published_lsn`, which only publishing knows: two definitions that are the same compare
 /// equal.
 pub(crate) fn build(draft: &Draft, plan: &Plan, version: i64) -> Result<Definition, Error> {
-    let hides_columns = plan.shapes.iter().any(Shape::hides_columns);
-    let options = options::effective(&draft.task.options, hides_columns)?;
+    let hides_values = plan.shapes.iter().any(Shape::hides_values);
+    let options = options::effective(&draft.task.options, hides_values)?;
     let names = IndexNames::new(&plan.shapes);
-    let used = plan.shapes.iter().flat_map(|shape| &shape.columns).map(|c| c.source.type_oid);
+    let used = plan.shapes.iter().flat_map(Shape::types);
     Ok(Definition {
         task: draft.task.name.clone(),
         task_id: draft.task.task_id.clone(),
@@ -47,7 +47,7 @@ pub(crate) fn view_name(task: &str, leaf: &Leaf) -> String {
 
 fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
     let source = &shape.table;
-    let portable = shape.columns.iter().all(|column| types.is_portable(column.source.type_oid));
+    let portable = shape.types().all(|type_oid| types.is_portable(type_oid));
     DefinedTable {
         oid: source.oid,
         source_schema: source.schema.clone(),
@@ -62,15 +62,15 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
             .columns
             .iter()
             .map(|column| DefinedColumn {
-                attnum: column.source.attnum,
-                source_name: column.source.name.clone(),
+                attnum: column.attnum(),
+                source_name: column.source_name().to_owned(),
                 name: column.name.clone(),
-                type_oid: column.source.type_oid,
-                type_modifier: column.source.type_modifier,
-                type_name: column.source.type_name.clone(),
-                not_null: column.source.not_null,
+                type_oid: column.output.type_oid,
+                type_modifier: column.output.type_modifier,
+                type_name: column.output.type_name.clone(),
+                not_null: column.output.not_null,
                 key: column.key,
-                expression: None,
+                expression: column.computed.as_ref().map(|computed| computed.expression.clone()),
             })
             .collect(),
         leaves: source
@@ -85,7 +85,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
             })
             .collect(),
         create_statement: statement::create_table(shape),
-        filter: None,
+        filter: shape.filter.as_ref().map(|filter| filter.expression.clone()),
         index_statements: Vec::new(),
     }
 }

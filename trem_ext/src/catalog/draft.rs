@@ -42,7 +42,7 @@ pub(crate) enum ItemKind {
     Excluded,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(crate) struct Rule {
     pub id: i64,
     pub kind: RuleKind,
@@ -50,8 +50,11 @@ pub(crate) struct Rule {
     pub schema_name: Option<String>,
     pub attnum: Option<i16>,
     pub table_name: String,
+    /// Of a column that only the target has, its name there.
     pub column_name: Option<String>,
     pub arguments: Value,
+    /// The type that the arguments name; `None` when it is gone, or none is named.
+    pub type_oid: Option<u32>,
 }
 
 /// What a rule does. The names are those of the functions that make them.
@@ -62,6 +65,10 @@ pub(crate) enum RuleKind {
     RenameTable,
     RenameColumn,
     ExcludeColumn,
+    SetFilter,
+    AddColumn,
+    ChangeType,
+    SetValue,
 }
 
 impl RuleKind {
@@ -71,6 +78,10 @@ impl RuleKind {
             RuleKind::RenameTable => "rename_table",
             RuleKind::RenameColumn => "rename_column",
             RuleKind::ExcludeColumn => "exclude_column",
+            RuleKind::SetFilter => "set_filter",
+            RuleKind::AddColumn => "add_column",
+            RuleKind::ChangeType => "change_type",
+            RuleKind::SetValue => "set_value",
         }
     }
 }
@@ -81,6 +92,20 @@ impl Rule {
         self.arguments["new_name"]
             .as_str()
             .ok_or_else(|| Error::Catalog(format!("rule {} has no new name", self.id)))
+    }
+
+    /// What the user wrote: of a filter or value; with a changed type only if it says how.
+    pub(crate) fn expression(&self) -> Option<&str> {
+        self.arguments["expression"].as_str()
+    }
+
+    /// The type that the rule gives, as `format_type` has it.
+    pub(crate) fn type_name(&self) -> Option<&str> {
+        self.arguments["type_name"].as_str()
+    }
+
+    pub(crate) fn type_modifier(&self) -> i32 {
+        self.arguments["type_modifier"].as_i64().and_then(|of| of.try_into().ok()).unwrap_or(-1)
     }
 }
 
@@ -106,7 +131,8 @@ impl Draft {
         )?;
         let rules = spi::rows(
             "SELECT id, kind, table_oid::oid::bigint, schema_name, attnum, table_name,
-                    column_name, arguments
+                    column_name, arguments,
+                    to_regtype(arguments->>'type_name')::oid::bigint AS type_oid
              FROM trem.rule WHERE task_id = $1::uuid ORDER BY id",
             &[id()],
         )?;

@@ -205,3 +205,45 @@ fn check_plugin(
     ));
     Ok(())
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    const KNOWN: &str = "SELECT current_setting('output_plugin_libraries', true) IS NOT NULL";
+
+    /// What `check_task` advises about the plugin for the applier's role, if anything.
+    fn advice(list: &str) -> Option<String> {
+        Spi::run(&format!("ALTER ROLE applier SET output_plugin_libraries = {list}"))
+            .expect("the role's setting");
+        Spi::get_one(
+            "SELECT max(hint) FROM trem.check_task('t')
+             WHERE check_name = 'output_plugin_libraries'",
+        )
+        .expect("the check runs")
+    }
+
+    /// Minor releases before August 2026 have no such setting, and nothing to advise.
+    #[pg_test]
+    fn the_plugin_list_of_the_appliers_role_is_looked_at() {
+        Spi::run(
+            "CREATE ROLE applier LOGIN REPLICATION;
+             CREATE TABLE public.one (id int PRIMARY KEY);
+             SELECT trem.create_endpoint('s', 'source', dbname => current_database(),
+                                         username => 'applier');
+             SELECT trem.create_endpoint('t', 'target', dbname => 'd', host => 'h');
+             SELECT trem.create_task('t', 's', 't', '{public.one}');",
+        )
+        .expect("a task");
+        if Spi::get_one::<bool>(KNOWN) != Ok(Some(true)) {
+            let problems = "SELECT count(*) FROM trem.check_task('t') WHERE severity = 'error'";
+            assert_eq!(Spi::get_one::<i64>(problems), Ok(Some(0)));
+            return;
+        }
+        let set = "ALTER ROLE \"applier\" SET output_plugin_libraries =";
+        assert_eq!(advice("pgoutput, wal2json"), Some(format!("{set} pgoutput, wal2json, trem;")));
+        assert_eq!(advice("'pgoutput, trem'"), None);
+        assert_eq!(advice("trem"), None);
+    }
+}

@@ -50,12 +50,12 @@ fn hint() -> String {
         .to_owned()
 }
 
-/// The options as published. A task that leaves columns out ignores new ones, unless told
-/// otherwise: a new sensitive column must never flow by itself.
-pub(crate) fn effective(stored: &Value, hides_columns: bool) -> Result<TaskOptions, Error> {
+/// The options as published. A task that leaves columns out or masks values ignores new columns,
+/// unless told otherwise: a new sensitive column must never flow by itself.
+pub(crate) fn effective(stored: &Value, hides_values: bool) -> Result<TaskOptions, Error> {
     let mut options: TaskOptions = serde_json::from_value(stored.clone())
         .map_err(|error| Error::Catalog(format!("stored task options: {error}")))?;
-    if hides_columns && stored.get("ddl").is_none() {
+    if hides_values && stored.get("ddl").is_none() {
         options.ddl = Ddl::Ignore;
     }
     Ok(options)

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::draft::{Draft, Item, ItemKind, Rule, RuleKind};
+use super::expression::{self, RuleFault};
 use super::problem::Problem;
 use super::shape::{self, Shape};
 use super::table::{self, Table};
@@ -14,6 +15,8 @@ pub(crate) struct Plan {
     /// The tables that can be replicated, by source name.
     pub shapes: Vec<Shape>,
     pub types: types::Types,
+    /// The keys that the rules' pseudonyms need.
+    pub mask_keys: BTreeSet<String>,
     pub problems: Vec<Problem>,
 }
 
@@ -31,12 +34,16 @@ pub(crate) fn build(draft: &Draft) -> Result<Plan, Error> {
         problems.push(Problem::error("tables", "the task has no table", hint));
     }
     check_names(&draft.task.name, &shapes, &mut problems);
-    let used = shapes.iter().flat_map(|shape| &shape.columns).map(|c| c.source.type_oid);
-    let types = types::Types::load(used)?;
+    let types = types::Types::load(shapes.iter().flat_map(Shape::types))?;
+    let mut mask_keys = BTreeSet::new();
     for shape in &shapes {
         types.check(shape, &mut problems);
+        let findings = expression::check(shape);
+        problems.extend(findings.remarks);
+        problems.extend(findings.faults.iter().map(|fault| rule_fault(draft, fault)));
+        mask_keys.extend(findings.mask_keys);
     }
-    Ok(Plan { shapes, types, problems })
+    Ok(Plan { shapes, types, mask_keys, problems })
 }
 
 /// Whether the draft has the table, named or by a pattern.
@@ -156,8 +163,10 @@ fn check_rules(draft: &Draft, tables: &[Table], problems: &mut Vec<Problem>) {
                     Some(_) if rule.kind == RuleKind::ExcludeColumn && table.is_key(attnum) => {
                         "excludes a column of the key".to_owned()
                     }
+                    Some(_) if type_is_gone(rule) => type_gone(rule),
                     Some(_) => continue,
                 },
+                (Some(_), None) if type_is_gone(rule) => type_gone(rule),
                 (Some(_), None) => continue,
             },
             (None, _) if tables.iter().any(|t| rule.schema_name.as_ref() == Some(&t.schema)) => {
@@ -167,6 +176,31 @@ fn check_rules(draft: &Draft, tables: &[Table], problems: &mut Vec<Problem>) {
         };
         problems.push(rule_problem(rule, &message));
     }
+}
+
+fn type_is_gone(rule: &Rule) -> bool {
+    rule.type_name().is_some() && rule.type_oid.is_none()
+}
+
+fn type_gone(rule: &Rule) -> String {
+    format!("needs type {}, which was dropped", rule.type_name().unwrap_or_default())
+}
+
+/// What became wrong with an expression since its rule was made.
+fn rule_fault(draft: &Draft, found: &RuleFault) -> Problem {
+    let rule = draft.rules.iter().find(|rule| rule.id == found.rule_id);
+    let rule = rule.expect("an expression comes from a rule");
+    let message = match &rule.column_name {
+        Some(column) => format!("of column \"{column}\": {}", found.fault.message),
+        None => found.fault.message.clone(),
+    };
+    let hint = format!(
+        "{} Then make the rule anew: SELECT trem.drop_transformation({});",
+        found.fault.hint.as_deref().unwrap_or_default(),
+        rule.id
+    );
+    let message = format!("rule {} ({}) {message}", rule.id, rule.kind.as_str());
+    Problem::error("rule", message, hint.trim_start()).of(&rule.table_name)
 }
 
 fn rule_problem(rule: &Rule, message: &str) -> Problem {
@@ -215,14 +249,16 @@ fn check_names(task: &str, shapes: &[Shape], problems: &mut Vec<Problem>) {
 fn check_columns(shape: &Shape, problems: &mut Vec<Problem>) {
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for column in &shape.columns {
-        if let Some(other) = seen.insert(&column.name, &column.source.name) {
+        if let Some(other) = seen.insert(&column.name, column.display()) {
             let message = format!(
                 "its columns \"{other}\" and \"{}\" are both named \"{}\" on the target",
-                column.source.name, column.name
+                column.display(),
+                column.name
             );
             problems.push(Problem::error("name_clash", message, RENAME).of(shape.table.display()));
         }
-        if column.source.generated == "v" {
+        let is_virtual = column.source.as_ref().is_some_and(|source| source.generated == "v");
+        if is_virtual && column.computed.is_none() {
             let message = format!("column \"{}\" is virtual: it is not stored", column.name);
             let hint = "Exclude it with trem.exclude_column, or make it STORED.";
             problems.push(Problem::error("column", message, hint).of(shape.table.display()));

@@ -1,7 +1,7 @@
 //! Publishing: the draft becomes the next version of the task's definition, with its views, in the
 //! caller's transaction: an applier sees all of it or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgrx::JsonB;
 use serde::Deserialize;
@@ -71,6 +71,7 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
     if !keep {
         refuse_changed_rules(draft, plan)?;
     }
+    make_mask_keys(&plan.mask_keys)?;
     make_views(draft, plan)?;
     if let (Some(version), Change::Nothing) = (draft.task.definition_version, change(draft, plan)?)
     {
@@ -234,19 +235,42 @@ pub(crate) fn drop_views(task: &str) -> Result<(), Error> {
     existing.iter().try_for_each(|view| drop_view(&view.name))
 }
 
+/// Makes the keys that rules name and that are not there yet. They are never shown.
+pub(crate) fn make_mask_keys(names: &BTreeSet<String>) -> Result<(), Error> {
+    for name in names {
+        spi::run("SELECT trem.make_mask_key($1)", &[name.as_str().into()])?;
+    }
+    Ok(())
+}
+
+/// Functions that a view may call. They run with the rights of whoever reads it.
+const IN_VIEWS: [&str; 7] = [
+    "commit_lsn",
+    "commit_timestamp",
+    "mask_email",
+    "mask_number",
+    "mask_partial",
+    "operation",
+    "pseudonym",
+];
+
 /// What every applier needs beside the views of its tasks.
 pub(crate) fn grant_applier(reader: &str) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Function {
+        name: String,
+    }
     let reader = name::quoted(reader);
     spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
-    for function in [
-        "applier_tasks()",
-        "applier_status()",
-        "applier_endpoint(text)",
-        "applier_definition(text)",
-        "applier_check(text)",
-        "applier_report(text, jsonb)",
-    ] {
-        spi::run(&format!("GRANT EXECUTE ON FUNCTION trem.{function} TO {reader}"), &[])?;
+    let functions: Vec<Function> = spi::rows(
+        "SELECT oid::regprocedure::text AS name FROM pg_proc
+         WHERE pronamespace = 'trem'::regnamespace
+           AND (proname LIKE 'applier\\_%' OR proname = ANY ($1::text[]))
+         ORDER BY 1",
+        &[IN_VIEWS.map(str::to_owned).to_vec().into()],
+    )?;
+    for Function { name } in functions {
+        spi::run(&format!("GRANT EXECUTE ON FUNCTION {name} TO {reader}"), &[])?;
     }
     Ok(())
 }

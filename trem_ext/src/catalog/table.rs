@@ -41,6 +41,8 @@ pub(crate) struct Column {
     /// Quoted; `None`: the type's own.
     pub collation: Option<String>,
     pub collation_is_users: bool,
+    /// Large values are stored apart from the row, and an update that leaves them logs none.
+    pub toastable: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -183,7 +185,9 @@ const COLUMNS: &str = "
         'type_modifier', a.atttypmod, 'type_name', format_type(a.atttypid, a.atttypmod),
         'not_null', a.attnotnull, 'identity', a.attidentity <> '', 'generated', a.attgenerated,
         'collation', quote_ident(cn.nspname) || '.' || quote_ident(co.collname),
-        'collation_is_users', coalesce(co.oid >= 16384, false)) ORDER BY a.attnum)
+        'collation_is_users', coalesce(co.oid >= 16384, false),
+        -- Storage MAIN (numeric) is for values that are kept in the row if it fits at all.
+        'toastable', a.attlen = -1 AND a.attstorage IN ('x', 'e')) ORDER BY a.attnum)
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_collation AS co ON co.oid = a.attcollation AND co.oid <> t.typcollation

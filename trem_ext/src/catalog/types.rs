@@ -13,8 +13,9 @@ use crate::error::Error;
 
 /// OIDs below are the same in every database of every version (FirstGenbkiObjectId).
 const FIXED_OIDS_END: u32 = 10_000;
-/// `int2vector` and `oidvector`: what is sent for an empty one is refused on receipt.
-const VECTORS: [u32; 2] = [22, 30];
+/// `int2vector`, `oidvector`, `tsquery`: what is sent for an empty one is refused on receipt, of
+/// `tsquery` by the minor releases before August 2026.
+const NOT_RECEIVED_EMPTY: [u32; 3] = [22, 30, 3615];
 /// OIDs from here on are made by users and extensions (FirstNormalObjectId).
 const USER_OIDS_START: u32 = 16_384;
 
@@ -76,7 +77,7 @@ impl Types {
         let parts_named_by_oid = of.is_array || of.kind == "c";
         of.has_binary
             && !of.is_reg
-            && !VECTORS.contains(&oid)
+            && !NOT_RECEIVED_EMPTY.contains(&oid)
             && of.parts().all(|part| {
                 (!parts_named_by_oid || part < FIXED_OIDS_END) && self.is_portable(part)
             })
@@ -108,9 +109,9 @@ impl Types {
     pub(crate) fn check(&self, shape: &Shape, problems: &mut Vec<Problem>) {
         for column in &shape.columns {
             let mut seen = BTreeSet::new();
-            self.visit(column.source.type_oid, &mut seen);
+            self.visit(column.output.type_oid, &mut seen);
             for of in seen.iter().filter_map(|oid| self.by_oid.get(oid)) {
-                if let Some(problem) = of.problem(&column.source.name) {
+                if let Some(problem) = of.problem(column.display()) {
                     problems.push(problem.of(shape.table.display()));
                 }
             }

@@ -10,6 +10,7 @@ use trem_wire::Lsn;
 use super::error::StreamError;
 use super::invalidation::{self, Stale};
 use super::relation::{table_name, Mapping, Source};
+use super::rules::Rules;
 use crate::pg;
 
 /// A relation's place in the definition.
@@ -25,7 +26,7 @@ enum State {
     Stale,
     /// Not of this task.
     Foreign,
-    Mapped(Mapping),
+    Mapped(Box<Mapping>),
 }
 
 struct Entry {
@@ -66,6 +67,7 @@ impl Cache {
     pub(crate) unsafe fn find(
         &mut self,
         definition: &Definition,
+        rules: &Rules,
         relation: pg_sys::Relation,
         commit_lsn: Lsn,
     ) -> Result<Option<&mut Mapping>, StreamError> {
@@ -89,7 +91,7 @@ impl Cache {
             // Forget first: a failure must not leave the old mapping in place.
             self.set(at, State::Stale);
             // SAFETY: the relation is open in a change callback.
-            let state = unsafe { self.look(definition, relation, commit_lsn)? };
+            let state = unsafe { self.look(definition, rules, relation, commit_lsn)? };
             self.set(at, state);
         }
         Ok(match &mut self.entries[at].state {
@@ -135,6 +137,7 @@ impl Cache {
     unsafe fn look(
         &self,
         definition: &Definition,
+        rules: &Rules,
         relation: pg_sys::Relation,
         commit_lsn: Lsn,
     ) -> Result<State, StreamError> {
@@ -154,7 +157,8 @@ impl Cache {
         };
         let table = &definition.tables[member.table];
         let leaf = member.leaf.map(|leaf| &table.leaves[leaf]);
-        let source = Source { definition, table: member.table, leaf, older };
+        let rules = rules.of(definition, member.table)?;
+        let source = Source { definition, table: member.table, leaf, older, rules };
         let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
         if let Some(leaf) = leaf.filter(detached) {
             return Err(StreamError::PartitionDetached {
@@ -164,7 +168,8 @@ impl Cache {
             });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.
-        Ok(State::Mapped(unsafe { Mapping::new(&source, relation, self.memory)? }))
+        let mapping = unsafe { Mapping::new(&source, relation, self.memory)? };
+        Ok(State::Mapped(Box::new(mapping)))
     }
 
     /// The table of the definition of which the relation is a partition, however deep.

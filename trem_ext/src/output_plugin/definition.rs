@@ -1,5 +1,6 @@
 //! How the plugin gets the published definition: through `trem.applier_definition`, which checks
-//! the session user's right to the task, so that nobody can stream a task that is not theirs.
+//! the session user's right to the task, so that nobody can stream a task that is not theirs. Its
+//! expressions are compiled on that occasion, under the same catalog.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::{pg_sys, Spi};
@@ -7,47 +8,64 @@ use trem_wire::definition::Definition;
 
 use super::error::StreamError;
 use super::options::Options;
+use super::rules::Rules;
 use super::settings::PinnedSettings;
 
-/// Reads the definition and pins the settings. In a walsender there is no transaction yet, so this
-/// runs in one of its own; through the SQL interface it runs in the caller's.
-pub(crate) fn read(options: &Options) -> Result<(Definition, PinnedSettings), StreamError> {
+/// What a stream is pinned to for its life.
+pub(crate) struct Pinned {
+    pub(crate) definition: Definition,
+    pub(crate) rules: Rules,
+    pub(crate) settings: PinnedSettings,
+}
+
+/// Reads the definition, pins the settings and compiles the rules. In a walsender there is no
+/// transaction yet, so this runs in one of its own; through the SQL interface it runs in the
+/// caller's. The rules live in `memory`; `scratch` is the memory of single rows.
+pub(crate) fn read(
+    options: &Options,
+    memory: pg_sys::MemoryContext,
+    scratch: pg_sys::MemoryContext,
+) -> Result<Pinned, StreamError> {
     // SAFETY: reads the backend's transaction state.
     if unsafe { pg_sys::IsTransactionState() } {
         let definition = current(options)?;
-        return Ok((definition, PinnedSettings::for_call()));
+        let settings = PinnedSettings::for_call();
+        let rules = Rules::compile(&definition, memory, scratch)?;
+        return Ok(Pinned { definition, rules, settings });
     }
     // SAFETY: outside a transaction one may be started; memory context and resource owner are put
     // back as they were. An error in between aborts it with the walsender's command.
     unsafe {
-        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let settings = PinnedSettings::for_session();
         let definition = current(options)?;
+        let rules = Rules::compile(&definition, memory, scratch)?;
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
-        pg_sys::CurrentMemoryContext = memory;
-        pg_sys::CurrentResourceOwner = owner;
-        Ok((definition, settings))
+        (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) = before;
+        Ok(Pinned { definition, rules, settings })
     }
 }
 
 /// The definition, if it is the one that the stream was asked for.
 fn current(options: &Options) -> Result<Definition, StreamError> {
-    let task = &options.task;
-    let json = query(task)?;
-    let definition: Definition = serde_json::from_slice(&json).map_err(|error| {
-        StreamError::DefinitionUnreadable { task: task.clone(), reason: error.to_string() }
-    })?;
+    let definition = published(&options.task)?;
     if definition.definition_version != options.definition_version {
         return Err(StreamError::DefinitionNotCurrent {
-            task: task.clone(),
+            task: options.task.clone(),
             asked: options.definition_version,
             current: definition.definition_version,
         });
     }
     Ok(definition)
+}
+
+/// The current definition of a task, if the session's user may serve it.
+pub(crate) fn published(task: &str) -> Result<Definition, StreamError> {
+    let json = query(task)?;
+    serde_json::from_slice(&json).map_err(|error| unreadable(task, error.to_string()))
 }
 
 fn query(task: &str) -> Result<Vec<u8>, StreamError> {

@@ -38,6 +38,13 @@ pub(crate) enum StreamError {
         table: String,
         change: String,
     },
+    /// A rule's expression does not compile any more.
+    RuleBroken {
+        task: String,
+        table: String,
+        rule_id: i64,
+        reason: String,
+    },
     /// A partition came after the publish.
     PartitionAdded {
         task: String,
@@ -75,14 +82,7 @@ pub(crate) enum StreamError {
 impl StreamError {
     /// Ends the callback with a PostgreSQL error.
     pub(crate) fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.code(), self.message(), "trem output plugin");
-        if let Some(detail) = self.detail() {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = self.hint() {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::ERROR);
+        ErrorReport::from(self).report(PgLogLevel::ERROR);
         unreachable!("an error report does not return")
     }
 
@@ -98,6 +98,7 @@ impl StreamError {
             }
             // sqlstate::TABLE_CHANGED
             StreamError::TableChanged { .. }
+            | StreamError::RuleBroken { .. }
             | StreamError::PartitionAdded { .. }
             | StreamError::PartitionDetached { .. }
             | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
@@ -134,6 +135,9 @@ impl StreamError {
             | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
             }
+            StreamError::RuleBroken { task, table, rule_id, .. } => {
+                format!("rule {rule_id} of task \"{task}\" does not fit table {table} any more")
+            }
             StreamError::KeyNotInWal { task, table, .. } => {
                 format!("a change of table {table} of task \"{task}\" carries no key")
             }
@@ -151,6 +155,7 @@ impl StreamError {
         match self {
             StreamError::OptionInvalid { expected, .. } => Some(format!("Expected {expected}.")),
             StreamError::DefinitionUnreadable { reason, .. }
+            | StreamError::RuleBroken { reason, .. }
             | StreamError::Internal { reason, .. } => Some(reason.clone()),
             StreamError::DefinitionNotCurrent { current, .. } => {
                 Some(format!("The current version is {current}."))
@@ -189,6 +194,11 @@ impl StreamError {
                 start_task(task),
                 reload_table(task, table)
             )),
+            StreamError::RuleBroken { task, .. } => Some(format!(
+                "Give the task a rule that fits, see trem.transformation, and publish again with \
+                 {}.",
+                start_task(task)
+            )),
             StreamError::KeyNotInWal { task, table, .. } => Some(format!(
                 "Give the table a primary key or set ALTER TABLE {table} REPLICA IDENTITY FULL, \
                  then copy it again with {}.",
@@ -209,6 +219,19 @@ impl StreamError {
             | StreamError::DefinitionUnreadable { .. }
             | StreamError::Internal { .. } => None,
         }
+    }
+}
+
+impl From<StreamError> for ErrorReport {
+    fn from(error: StreamError) -> Self {
+        let mut report = ErrorReport::new(error.code(), error.message(), "trem output plugin");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
     }
 }
 

@@ -74,8 +74,7 @@ impl Frame {
         context: *mut pg_sys::LogicalDecodingContext,
         last: bool,
     ) -> Result<(), StreamError> {
-        self.close_run();
-        self.packer.pack(&self.messages, &mut self.packed).map_err(packing)?;
+        self.pack()?;
         // SAFETY: prepare, fill, write is the server's protocol; `out` is valid in between, and
         // refuses what is longer than a message may be.
         unsafe {
@@ -84,13 +83,34 @@ impl Frame {
             pg_sys::appendBinaryStringInfo((*context).out, self.packed.as_ptr().cast(), length);
             pg_sys::OutputPluginWrite(context, last);
         }
+        self.clear();
+        Ok(())
+    }
+
+    /// The frame, for somebody else than the server; empties it.
+    pub(crate) fn take(&mut self) -> Result<Vec<u8>, StreamError> {
+        self.pack()?;
+        let packed = self.packed.clone();
+        self.clear();
+        Ok(packed)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.rows.is_empty()
+    }
+
+    fn pack(&mut self) -> Result<(), StreamError> {
+        self.close_run();
+        self.packer.pack(&self.messages, &mut self.packed).map_err(packing)
+    }
+
+    fn clear(&mut self) {
         for buffer in [&mut self.messages, &mut self.rows, &mut self.packed] {
             buffer.clear();
             if buffer.capacity() > BUFFER_BYTES_KEPT {
                 buffer.shrink_to(FRAME_BYTES * 2);
             }
         }
-        Ok(())
     }
 }
 

@@ -5,6 +5,9 @@
 //! relation may look different. Making it compares the relation with the definition. What differs
 //! in a way that the stream cannot follow is an error that names the remedy; see [`Mapping::new`].
 //!
+//! A column that a rule computes has no attribute of its own; `inputs` says what its expression
+//! reads.
+//!
 //! An ordinary table is bound by attribute numbers, so a renamed column is the same column. A leaf
 //! of a partitioned table is bound to its root's columns by name, because its numbers may differ.
 
@@ -17,11 +20,13 @@ use trem_wire::message::{Column, Relation, RowFormat};
 use super::encode::Encoder;
 use super::error::StreamError;
 use super::identity::{Identity, OldRow};
+use super::inputs::Inputs;
+use super::rules::TableRules;
 use crate::pg;
 
 /// One column of the rows that are sent.
 pub(crate) struct MappedColumn {
-    /// Position in the deformed row.
+    /// Position in the deformed row: of the attribute, or of the result that a rule puts behind.
     pub(crate) attribute: usize,
     pub(crate) encoder: Encoder,
     pub(crate) key: bool,
@@ -35,6 +40,8 @@ pub(crate) struct Mapping {
     /// The OID that the stream has for the table: of the root, for a leaf.
     pub(crate) oid: u32,
     pub(crate) attribute_count: usize,
+    /// Attributes, and results of rules behind them.
+    pub(crate) value_count: usize,
     pub(crate) columns: Vec<MappedColumn>,
     /// Number of key columns; 0: rows are found by all columns.
     pub(crate) key_count: usize,
@@ -42,6 +49,8 @@ pub(crate) struct Mapping {
     pub(crate) old_row: OldRow,
     /// The definition has a key and the table has none any more.
     pub(crate) key_lost: bool,
+    /// What the table's rules read and write, if it has any.
+    pub(crate) inputs: Option<Inputs>,
     /// Positions in the definition's columns of those that are there.
     present: Vec<usize>,
     /// Of the description: tells whether the stream's last one for the table is this one.
@@ -58,6 +67,7 @@ pub(crate) struct Source<'a> {
     pub(crate) leaf: Option<&'a DefinedLeaf>,
     /// The transaction committed before the definition was published.
     pub(crate) older: bool,
+    pub(crate) rules: Option<&'a TableRules>,
 }
 
 impl Source<'_> {
@@ -66,13 +76,17 @@ impl Source<'_> {
     }
 
     /// The leaf, if the relation is one of a partitioned table.
-    fn partition(&self) -> Option<&DefinedLeaf> {
+    pub(crate) fn partition(&self) -> Option<&DefinedLeaf> {
         self.leaf.filter(|leaf| leaf.oid != self.table().oid)
     }
 
     /// How many attributes the relation had at publish; 0: not known.
     fn attribute_count(&self) -> i16 {
         self.leaf.map_or(0, |leaf| leaf.attribute_count)
+    }
+
+    fn computes(&self, position: usize) -> bool {
+        self.rules.is_some_and(|rules| rules.columns[position].is_some())
     }
 
     fn ignores_ddl(&self) -> bool {
@@ -88,11 +102,18 @@ impl Source<'_> {
     }
 }
 
-/// A column of the definition, and the attribute that feeds it.
+/// A column of the definition, and the attribute that it stands for: for one that is computed only
+/// if it is a key column, to compare keys.
 struct Pair<'a> {
     position: usize,
     column: &'a DefinedColumn,
-    attribute: &'a pg_sys::FormData_pg_attribute,
+    attribute: Option<&'a pg_sys::FormData_pg_attribute>,
+}
+
+impl Pair<'_> {
+    fn attnum(&self) -> Option<i16> {
+        self.attribute.map(|attribute| attribute.attnum)
+    }
 }
 
 impl Mapping {
@@ -114,7 +135,16 @@ impl Mapping {
             let descriptor = (*relation).rd_att;
             (0..(*descriptor).natts as usize).map(|at| pg::attribute(descriptor, at)).collect()
         };
-        let pairs = pair_up(source, &attributes)?;
+        let mut inputs = match source.rules {
+            Some(rules) => Some(Inputs::find(source, rules, &attributes)?),
+            None => None,
+        };
+        if let (Some(inputs), Some(rules)) = (&mut inputs, source.rules) {
+            if let Some(filter) = &rules.filter {
+                inputs.add_filter(source, source.table(), filter)?;
+            }
+        }
+        let pairs = pair_up(source, &attributes, inputs.as_ref())?;
         refuse_new_columns(source, &attributes, &pairs)?;
         // SAFETY: the relation is open in a change callback.
         let identity = unsafe { Identity::of(relation) };
@@ -128,25 +158,26 @@ impl Mapping {
 
         // SAFETY: the parent is a live context.
         let memory = unsafe { pg::child_context(parent, c"trem relation") };
-        let format = row_format(source.table());
+        let mut value_count = attributes.len();
         let columns: Vec<_> = pairs
             .iter()
-            .map(|pair| MappedColumn {
-                attribute: pair.attribute.attnum as usize - 1,
-                encoder: Encoder::new(pair.attribute.atttypid, format, memory),
-                key: pair.column.key,
-                toastable: pair.attribute.attlen == -1,
-            })
+            .enumerate()
+            .map(|(at, pair)| map_column(source, pair, at, &mut inputs, &mut value_count, memory))
             .collect();
+        if let Some(inputs) = &mut inputs {
+            inputs.computed.sort_by_key(|computed| !computed.key);
+        }
         let mut mapping = Mapping {
             table: source.table,
             oid: source.table().oid,
             attribute_count: attributes.len(),
+            value_count,
             key_count: columns.iter().filter(|column| column.key).count(),
             toastable: columns.iter().any(|column| column.toastable),
             columns,
             old_row,
             key_lost,
+            inputs,
             present: pairs.iter().map(|pair| pair.position).collect(),
             fingerprint: 0,
             memory,
@@ -202,17 +233,57 @@ fn row_format(table: &DefinedTable) -> RowFormat {
     }
 }
 
-fn attribute_name(attribute: &pg_sys::FormData_pg_attribute) -> String {
+pub(crate) fn attribute_name(attribute: &pg_sys::FormData_pg_attribute) -> String {
     // SAFETY: a name of the catalog ends with a zero byte.
     unsafe { pg::utf8(attribute.attname.data.as_ptr()) }
+}
+
+/// Where a column's value is, and how it is encoded.
+fn map_column(
+    source: &Source<'_>,
+    pair: &Pair<'_>,
+    column: usize,
+    inputs: &mut Option<Inputs>,
+    value_count: &mut usize,
+    memory: pg_sys::MemoryContext,
+) -> MappedColumn {
+    let format = row_format(source.table());
+    let key = pair.column.key;
+    let rule = source.rules.and_then(|rules| rules.columns[pair.position].as_ref());
+    match (rule, inputs, pair.attribute) {
+        (None, _, Some(attribute)) => MappedColumn {
+            attribute: attribute.attnum as usize - 1,
+            encoder: Encoder::new(attribute.atttypid, format, memory),
+            key,
+            toastable: attribute.attlen == -1,
+        },
+        (rule, inputs, _) => {
+            let attribute = *value_count;
+            *value_count += 1;
+            if let (Some(rule), Some(inputs)) = (rule, inputs) {
+                inputs.add_computed(rule, pair.position, column, attribute, key);
+            }
+            let type_oid = pg_sys::Oid::from(pair.column.type_oid);
+            let encoder = Encoder::new(type_oid, format, memory);
+            MappedColumn { attribute, encoder, key, toastable: false }
+        }
+    }
 }
 
 fn pair_up<'a>(
     source: &'a Source<'_>,
     attributes: &[&'a pg_sys::FormData_pg_attribute],
+    inputs: Option<&Inputs>,
 ) -> Result<Vec<Pair<'a>>, StreamError> {
     let mut pairs = Vec::new();
     for (position, column) in source.table().columns.iter().enumerate() {
+        let rule = source.rules.and_then(|rules| rules.columns[position].as_ref());
+        if rule.is_some() && !column.key {
+            if rule.zip(inputs).is_some_and(|(rule, inputs)| inputs.can_compute(rule)) {
+                pairs.push(Pair { position, column, attribute: None });
+            }
+            continue;
+        }
         let attribute = match source.partition() {
             Some(leaf) => leaf_attribute(source, leaf, attributes, column)?,
             None => {
@@ -220,8 +291,10 @@ fn pair_up<'a>(
             }
         };
         if let Some(attribute) = attribute {
-            compare_column(source, column, attribute)?;
-            pairs.push(Pair { position, column, attribute });
+            if !source.computes(position) {
+                compare_column(source, column, attribute)?;
+            }
+            pairs.push(Pair { position, column, attribute: Some(attribute) });
         }
     }
     Ok(pairs)
@@ -281,7 +354,7 @@ fn refuse_new_columns(
         return Ok(());
     }
     let new = attributes.iter().find(|attribute| {
-        let mapped = || pairs.iter().any(|pair| pair.attribute.attnum == attribute.attnum);
+        let mapped = || pairs.iter().any(|pair| pair.attnum() == Some(attribute.attnum));
         !attribute.attisdropped && attribute.attnum > known && !mapped()
     });
     match new {
@@ -302,7 +375,7 @@ fn compare_key(
     identity: &Identity,
 ) -> Result<(OldRow, bool), StreamError> {
     let mut defined: Vec<i16> =
-        pairs.iter().filter(|pair| pair.column.key).map(|pair| pair.attribute.attnum).collect();
+        pairs.iter().filter(|pair| pair.column.key).filter_map(Pair::attnum).collect();
     defined.sort_unstable();
     let logged = identity.old_row;
     if defined == identity.key || defined.is_empty() && logged == OldRow::None {

@@ -5,16 +5,18 @@
 //! of the task, and a transaction without one stays silent.
 
 use pgrx::pg_sys::{self, ReorderBufferChangeType as Action};
-use trem_wire::codec;
+use trem_wire::codec::{self, Operation};
 use trem_wire::definition::Definition;
-use trem_wire::message::{Begin, Commit, Truncate};
+use trem_wire::message::{Commit, Truncate};
 use trem_wire::{Lsn, MESSAGE_PREFIX};
 
 use super::cache::Cache;
 use super::definition;
+use super::emit::{self, Emitter};
 use super::error::StreamError;
 use super::frame::Frame;
 use super::options::Options;
+use super::rules::Rules;
 use super::settings::PinnedSettings;
 use super::tuple::{Rows, Target};
 use crate::pg;
@@ -24,6 +26,7 @@ const SKIPPED_MAX: u32 = 100;
 
 pub(crate) struct Session {
     definition: Definition,
+    rules: Rules,
     settings: PinnedSettings,
     cache: Cache,
     /// For each table of the definition: the fingerprint of the last description in the stream.
@@ -55,24 +58,27 @@ impl Session {
     ) -> Result<Session, StreamError> {
         // SAFETY: in a startup callback.
         let options = unsafe { Options::of(context)? };
-        let (definition, settings) = definition::read(&options)?;
         // SAFETY: the decoding context's memory is live, and goes together with the session.
-        let (memory, relations) = unsafe {
+        let (memory, relations, expressions) = unsafe {
             let parent = (*context).context;
             (
                 pg::child_context(parent, c"trem change"),
                 pg::child_context(parent, c"trem relations"),
+                pg::child_context(parent, c"trem expressions"),
             )
         };
+        let pinned = definition::read(&options, expressions, memory)?;
+        let definition = pinned.definition;
         Ok(Session {
             cache: Cache::new(&definition, relations),
             described: vec![None; definition.tables.len()],
             frame: Frame::new(options.compression)?,
-            rows: Rows::default(),
+            rows: Rows::new(),
             memory,
             begun: false,
             skipped: 0,
-            settings,
+            settings: pinned.settings,
+            rules: pinned.rules,
             definition,
         })
     }
@@ -83,6 +89,7 @@ impl Session {
 
     pub(crate) fn begin(&mut self) {
         self.begun = false;
+        self.rows.evaluator.begin();
     }
 
     /// # Safety
@@ -95,39 +102,47 @@ impl Session {
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), StreamError> {
         let _scratch = self.scratch();
-        // SAFETY: the transaction of a callback is valid.
-        let commit_lsn = Lsn(unsafe { (*transaction).final_lsn });
+        // SAFETY: the transaction and the change of a callback are valid.
+        let (commit_lsn, action) = unsafe { (Lsn((*transaction).final_lsn), (*change).action) };
+        let operation = match action {
+            Action::REORDER_BUFFER_CHANGE_INSERT => Operation::Insert,
+            Action::REORDER_BUFFER_CHANGE_UPDATE => Operation::Update,
+            Action::REORDER_BUFFER_CHANGE_DELETE => Operation::Delete,
+            _ => return Ok(()),
+        };
+        let (definition, cache) = (&self.definition, &mut self.cache);
         // SAFETY: the relation is open in a change callback.
-        let found = unsafe { self.cache.find(&self.definition, relation, commit_lsn)? };
+        let found = unsafe { cache.find(definition, &self.rules, relation, commit_lsn)? };
         let Some(mapping) = found else {
             self.skip(context);
             return Ok(());
         };
-        if !self.begun {
-            start(&mut self.frame, transaction);
-            self.begun = true;
-        }
-        if self.described[mapping.table] != Some(mapping.fingerprint) {
-            self.described[mapping.table] = Some(mapping.fingerprint);
-            let table = &self.definition.tables[mapping.table];
-            codec::encode_relation(self.frame.message(), &mapping.describe(table));
-        }
-        let (rows, frame) = (&mut self.rows, &mut self.frame);
+        let rules = self.rules.get(mapping.table);
+        // SAFETY: the transaction of a callback is valid.
+        let _at_hand = rules.map(|_| unsafe { at_hand(transaction, operation) });
+        let mut out = Emitter {
+            definition,
+            frame: &mut self.frame,
+            transaction,
+            begun: &mut self.begun,
+            described: &mut self.described[mapping.table],
+            emitted: false,
+        };
+        let rows = &mut self.rows;
         // SAFETY: the action says which of the tuples are there; they are rows of the relation.
         unsafe {
             let descriptor = (*relation).rd_att;
-            let mut target = Target { definition: &self.definition, mapping, descriptor };
+            let mut target = Target { definition, mapping, descriptor, rules };
             let (new, old) = (pg::new_tuple(change), pg::old_tuple(change));
-            match (*change).action {
-                Action::REORDER_BUFFER_CHANGE_INSERT => rows.insert(frame, &mut target, new)?,
-                Action::REORDER_BUFFER_CHANGE_UPDATE => {
-                    rows.update(frame, &mut target, new, old)?
-                }
-                Action::REORDER_BUFFER_CHANGE_DELETE => rows.delete(frame, &mut target, old)?,
-                _ => {}
+            match operation {
+                Operation::Insert => rows.insert(&mut out, &mut target, new)?,
+                Operation::Update => rows.update(&mut out, &mut target, new, old)?,
+                Operation::Delete => rows.delete(&mut out, &mut target, old)?,
             }
-            if frame.is_full() {
-                frame.write(context, false)?;
+            if !out.emitted {
+                self.skip(context);
+            } else if self.frame.is_full() {
+                self.frame.write(context, false)?;
                 self.skipped = 0;
             }
         }
@@ -150,23 +165,28 @@ impl Session {
         let truncated = unsafe { self.cache.truncated(&self.definition, relations, commit_lsn)? };
         let mut oids = Vec::with_capacity(truncated.len());
         for relation in truncated {
+            let (definition, cache) = (&self.definition, &mut self.cache);
             // SAFETY: as above.
-            let found = unsafe { self.cache.find(&self.definition, relation, commit_lsn)? };
+            let found = unsafe { cache.find(definition, &self.rules, relation, commit_lsn)? };
             let Some(mapping) = found else { continue };
-            if !self.begun {
-                start(&mut self.frame, transaction);
-                self.begun = true;
-            }
-            if self.described[mapping.table].is_none() {
-                self.described[mapping.table] = Some(mapping.fingerprint);
-                let table = &self.definition.tables[mapping.table];
-                codec::encode_relation(self.frame.message(), &mapping.describe(table));
-            }
+            let mut out = Emitter {
+                definition,
+                frame: &mut self.frame,
+                transaction,
+                begun: &mut self.begun,
+                described: &mut self.described[mapping.table],
+                emitted: false,
+            };
+            out.describe_once(mapping);
             oids.push(mapping.oid);
         }
         if oids.is_empty() {
             self.skip(context);
             return Ok(());
+        }
+        if !self.begun {
+            emit::begin(&mut self.frame, transaction);
+            self.begun = true;
         }
         // SAFETY: in a truncate callback this is the union's live arm.
         let (cascade, restart_identity) =
@@ -187,7 +207,7 @@ impl Session {
             return;
         }
         if !self.begun {
-            start(&mut self.frame, transaction);
+            emit::begin(&mut self.frame, transaction);
             self.begun = true;
         }
         codec::encode_logical(self.frame.message(), content);
@@ -239,12 +259,20 @@ impl Session {
     }
 }
 
-fn start(frame: &mut Frame, transaction: *mut pg_sys::ReorderBufferTXN) {
-    // SAFETY: called with the transaction of a callback, which is a committed top-level one.
-    let (xid, commit_lsn, commit_timestamp) = unsafe {
-        let transaction = &*transaction;
-        (transaction.xid, transaction.final_lsn, transaction.xact_time.commit_time)
+/// What the metadata functions say while the change is decoded.
+///
+/// # Safety
+/// `transaction` is the one of a change callback.
+unsafe fn at_hand(
+    transaction: *mut pg_sys::ReorderBufferTXN,
+    operation: Operation,
+) -> pg::ChangeAtHand {
+    // SAFETY: the transaction is committed, so its time is that of the commit.
+    let commit = unsafe {
+        pg::CommitAtHand {
+            lsn: (*transaction).final_lsn,
+            timestamp: (*transaction).xact_time.commit_time,
+        }
     };
-    let begin = Begin { xid: pg::full_xid(xid), commit_lsn: Lsn(commit_lsn), commit_timestamp };
-    codec::encode_begin(frame.message(), &begin);
+    pg::ChangeAtHand::new(commit, operation)
 }

@@ -9,15 +9,20 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-const PINNED: [(&CStr, &CStr); 8] = [
+const PINNED: [(&CStr, &CStr); 12] = [
     (c"client_encoding", c"UTF8"),
     (c"search_path", c""),
-    (c"DateStyle", c"ISO, YMD"),
+    (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
     (c"TimeZone", c"UTC"),
     (c"extra_float_digits", c"1"),
     (c"bytea_output", c"hex"),
     (c"lc_monetary", c"C"),
+    // How expressions are read.
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
+    (c"array_nulls", c"on"),
+    (c"xmloption", c"content"),
 ];
 
 /// The nest level of settings to close at the end; nothing in a walsender.

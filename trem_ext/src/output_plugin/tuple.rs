@@ -4,18 +4,24 @@
 //! A value that an UPDATE did not touch and that is TOASTed on disk is not in the WAL. If the old
 //! row is there and has the value (FULL, or a key column) it is taken from there, because it is the
 //! same; else the column is announced as unchanged and its field is NULL.
+//!
+//! A table with rules takes the way of `ruled` instead; the others pay nothing for there being one.
+
+mod ruled;
 
 use pgrx::pg_sys::{self, Datum};
 use trem_wire::codec::{self, Operation};
 use trem_wire::definition::Definition;
 
+use super::emit::Emitter;
 use super::encode::{self, is_on_disk};
 use super::error::StreamError;
-use super::frame::Frame;
 use super::identity::OldRow;
 use super::relation::{table_name, Mapping};
+use super::rules::TableRules;
+use crate::pg::Evaluator;
 
-/// One row, taken apart. The values point into the row.
+/// One row, taken apart. The values point into the row; results of rules lie behind them.
 #[derive(Default)]
 struct Deformed {
     values: Vec<Datum>,
@@ -27,7 +33,7 @@ impl Deformed {
     /// `tuple` is a row with this descriptor, of `attribute_count` attributes.
     #[inline]
     unsafe fn fill(&mut self, row: pg_sys::HeapTuple, relation: &Target<'_>) {
-        let count = relation.mapping.attribute_count;
+        let count = relation.mapping.value_count;
         if self.values.len() < count {
             self.values.resize(count, Datum::null());
             self.nulls.resize(count, true);
@@ -54,6 +60,7 @@ pub(crate) struct Target<'a> {
     pub(crate) mapping: &'a mut Mapping,
     /// Has as many attributes as the mapping says.
     pub(crate) descriptor: pg_sys::TupleDesc,
+    pub(crate) rules: Option<&'a TableRules>,
 }
 
 impl Target<'_> {
@@ -87,22 +94,39 @@ const NO_IDENTITY: &str = "The table has no replica identity.";
 const NO_OLD_KEY: &str = "The old key was not logged.";
 
 /// Buffers that are used for one row after the other.
-#[derive(Default)]
 pub(crate) struct Rows {
+    pub(crate) evaluator: Evaluator,
     new: Deformed,
     old: Deformed,
     /// For each column of the relation: not in the WAL.
     unchanged: Vec<bool>,
+    /// For each column of the relation: computed from what is not in the WAL.
+    unknown: Vec<bool>,
+    /// For each attribute: not in the WAL. Kept for what rules read only.
+    missing: Vec<bool>,
     old_key: Vec<u8>,
     new_key: Vec<u8>,
 }
 
 impl Rows {
+    pub(crate) fn new() -> Rows {
+        Rows {
+            evaluator: Evaluator::new(),
+            new: Deformed::default(),
+            old: Deformed::default(),
+            unchanged: Vec::new(),
+            unknown: Vec::new(),
+            missing: Vec::new(),
+            old_key: Vec::new(),
+            new_key: Vec::new(),
+        }
+    }
+
     /// # Safety
     /// `new` is a row of the target, and not null; so in the functions below, where `old` may be.
     pub(crate) unsafe fn insert(
         &mut self,
-        frame: &mut Frame,
+        out: &mut Emitter<'_>,
         target: &mut Target<'_>,
         new: pg_sys::HeapTuple,
     ) -> Result<(), StreamError> {
@@ -114,7 +138,11 @@ impl Rows {
         if let Some(column) = find_on_disk(target.mapping, &self.new) {
             return Err(target.value_not_in_wal(column));
         }
-        let out = frame.row(Operation::Insert, target.mapping.oid);
+        if let Some(rules) = target.rules {
+            // SAFETY: the new row was taken apart.
+            return unsafe { self.insert_ruled(out, target, rules) };
+        }
+        let out = out.row(Operation::Insert, target.mapping);
         // SAFETY: the values are those of the mapping's attributes, and none is on disk.
         unsafe { encode_row(target.mapping, &self.new, out) };
         Ok(())
@@ -124,7 +152,7 @@ impl Rows {
     /// As for [`Rows::insert`].
     pub(crate) unsafe fn update(
         &mut self,
-        frame: &mut Frame,
+        out: &mut Emitter<'_>,
         target: &mut Target<'_>,
         new: pg_sys::HeapTuple,
         old: pg_sys::HeapTuple,
@@ -141,11 +169,15 @@ impl Rows {
                 self.old.fill(old, target);
             }
         }
+        if let Some(rules) = target.rules {
+            // SAFETY: the rows were taken apart.
+            return unsafe { self.update_ruled(out, target, rules, !old.is_null()) };
+        }
         let any_unchanged = self.find_unchanged(target, !old.is_null())?;
         // SAFETY: what is on disk was replaced or set to NULL.
         let send_old = !old.is_null() && unsafe { self.old_is_needed(target)? };
 
-        let out = frame.row(Operation::Update, target.mapping.oid);
+        let out = out.row(Operation::Update, target.mapping);
         let old_row = send_old.then_some(|out: &mut Vec<u8>| out.extend_from_slice(&self.old_key));
         codec::encode_update_row(out, any_unchanged, false, old_row);
         // SAFETY: as above.
@@ -160,7 +192,7 @@ impl Rows {
     /// As for [`Rows::insert`].
     pub(crate) unsafe fn delete(
         &mut self,
-        frame: &mut Frame,
+        out: &mut Emitter<'_>,
         target: &mut Target<'_>,
         old: pg_sys::HeapTuple,
     ) -> Result<(), StreamError> {
@@ -175,7 +207,11 @@ impl Rows {
         if let Some(column) = find_on_disk(target.mapping, &self.old) {
             return Err(target.value_not_in_wal(column));
         }
-        let out = frame.row(Operation::Delete, target.mapping.oid);
+        if let Some(rules) = target.rules {
+            // SAFETY: the old row was taken apart.
+            return unsafe { self.delete_ruled(out, target, rules) };
+        }
+        let out = out.row(Operation::Delete, target.mapping);
         // SAFETY: the values are those of the mapping's attributes, and none is on disk.
         unsafe { encode_address(target.mapping, &self.old, out) };
         Ok(())

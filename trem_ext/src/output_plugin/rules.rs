@@ -1,0 +1,205 @@
+//! The filters and expressions of the definition, ready to run: compiled when the stream starts,
+//! under the catalog of that moment, and pinned for its life.
+//!
+//! An expression reads its columns from a slot that has the table's shape at that moment; the
+//! mapping of a relation says which attribute of a row, as history has it, goes where.
+//!
+//! An expression that does not compile any more (a column it names is gone) is no error yet: it
+//! becomes one at the first change of its table, so that a stream of other tables goes on.
+
+use std::collections::BTreeSet;
+
+use pgrx::pg_sys;
+use trem_wire::definition::{DefinedExpression, DefinedTable, Definition};
+
+use super::error::StreamError;
+use crate::pg::expression::{self, Compiled, Fault};
+use crate::{mask, pg};
+
+/// One expression, ready to be evaluated.
+pub(crate) struct Rule {
+    pub(crate) rule_id: i64,
+    pub(crate) state: *mut pg_sys::ExprState,
+    /// Positions in the slot of the columns that it reads.
+    pub(crate) used: Vec<usize>,
+    pub(crate) uses_metadata: bool,
+}
+
+/// What a table's rows go through.
+pub(crate) struct TableRules {
+    pub(crate) filter: Option<Rule>,
+    /// For each column of the definition: what computes it, unless it is passed through.
+    pub(crate) columns: Vec<Option<Rule>>,
+    /// Positions in the slot of all columns that are read.
+    pub(crate) inputs: Vec<usize>,
+    /// The table's shape under which the expressions were compiled.
+    pub(crate) descriptor: pg_sys::TupleDesc,
+    pub(crate) slot: *mut pg_sys::TupleTableSlot,
+    pub(crate) context: *mut pg_sys::ExprContext,
+}
+
+/// A rule that does not fit its table any more.
+pub(crate) struct Broken {
+    rule_id: i64,
+    reason: String,
+}
+
+/// For each table of the definition its rules, if it has any.
+pub(crate) struct Rules(Vec<Option<Result<TableRules, Broken>>>);
+
+impl Rules {
+    /// Compiles all rules. Called in a transaction with an active snapshot, under the settings of
+    /// the stream; `memory` outlives the result, `scratch` is the memory of single rows.
+    pub(crate) fn compile(
+        definition: &Definition,
+        memory: pg_sys::MemoryContext,
+        scratch: pg_sys::MemoryContext,
+    ) -> Result<Rules, StreamError> {
+        let mut keys = BTreeSet::new();
+        let tables = definition.tables.iter().map(|table| {
+            let has_rules =
+                table.filter.is_some() || table.columns.iter().any(|c| c.expression.is_some());
+            has_rules.then(|| compile_table(table, memory, scratch, &mut keys))
+        });
+        let tables = tables.collect();
+        mask::load_stream_keys(&keys).map_err(|error| StreamError::Internal {
+            what: "the stream has no keys for its pseudonyms",
+            reason: format!("{error}."),
+        })?;
+        Ok(Rules(tables))
+    }
+
+    /// The rules of a table; an error if they do not fit it any more.
+    pub(crate) fn of(
+        &self,
+        definition: &Definition,
+        table: usize,
+    ) -> Result<Option<&TableRules>, StreamError> {
+        match &self.0[table] {
+            None => Ok(None),
+            Some(Ok(rules)) => Ok(Some(rules)),
+            Some(Err(broken)) => Err(StreamError::RuleBroken {
+                task: definition.task.clone(),
+                table: super::relation::table_name(&definition.tables[table]),
+                rule_id: broken.rule_id,
+                reason: broken.reason.clone(),
+            }),
+        }
+    }
+
+    /// The rules of a table of which [`Rules::of`] has said that they are there.
+    #[inline]
+    pub(crate) fn get(&self, table: usize) -> Option<&TableRules> {
+        self.0[table].as_ref()?.as_ref().ok()
+    }
+}
+
+fn compile_table(
+    table: &DefinedTable,
+    memory: pg_sys::MemoryContext,
+    scratch: pg_sys::MemoryContext,
+    keys: &mut BTreeSet<String>,
+) -> Result<TableRules, Broken> {
+    let key: Vec<i16> = table.columns.iter().filter(|c| c.key).map(|c| c.attnum).collect();
+    let relation = pg_sys::Oid::from(table.oid);
+    let mut compile_one = |rule: &DefinedExpression, output, is_filter_or_key| {
+        let broken = |reason| Broken { rule_id: rule.rule_id, reason };
+        let compiled = expression::compile(relation, &rule.sql, Some(output))
+            .map_err(|faults| broken(sentence(&faults)))?;
+        if compiled.uses_metadata && (is_filter_or_key || table.keyless) {
+            return Err(broken("It uses the position, time or kind of the change.".to_owned()));
+        }
+        keys.extend(compiled.pseudonym_keys.iter().cloned());
+        Ok((rule.rule_id, compiled))
+    };
+    let filter = match &table.filter {
+        Some(filter) => Some(compile_one(filter, (pg_sys::BOOLOID, -1), true)?),
+        None => None,
+    };
+    let mut columns = Vec::new();
+    for column in &table.columns {
+        let Some(rule) = &column.expression else {
+            columns.push(None);
+            continue;
+        };
+        let output = (pg_sys::Oid::from(column.type_oid), column.type_modifier);
+        let (rule_id, compiled) = compile_one(rule, output, column.key)?;
+        if column.key && compiled.used.iter().any(|attnum| !key.contains(attnum)) {
+            let reason = format!("Key column \"{}\" depends on other columns.", column.name);
+            return Err(Broken { rule_id, reason });
+        }
+        columns.push(Some((rule_id, compiled)));
+    }
+    // SAFETY: in the transaction in which the expressions were compiled.
+    unsafe { Ok(instantiate(relation, filter, columns, memory, scratch)) }
+}
+
+/// Faults as one text.
+fn sentence(faults: &[Fault]) -> String {
+    let texts: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    format!("The expression is refused: {}.", texts.join("; "))
+}
+
+/// # Safety
+/// The expressions were compiled over `relation` in this transaction.
+unsafe fn instantiate(
+    relation: pg_sys::Oid,
+    filter: Option<(i64, Compiled)>,
+    columns: Vec<Option<(i64, Compiled)>>,
+    memory: pg_sys::MemoryContext,
+    scratch: pg_sys::MemoryContext,
+) -> TableRules {
+    // SAFETY: everything that is made here lives in `memory`, whose context is put back. The slot's
+    // arrays have room for all attributes of its descriptor, and stay filled for good: a row
+    // overwrites the columns that are read. The context's own row memory is replaced by ours.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = memory;
+        let relation = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
+        let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+        let count = (*descriptor).natts as usize;
+        std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
+        (*slot).tts_nvalid = count as i16;
+        (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+        let context = pg_sys::CreateStandaloneExprContext();
+        pg_sys::MemoryContextDelete((*context).ecxt_per_tuple_memory);
+        (*context).ecxt_per_tuple_memory = scratch;
+        (*context).ecxt_scantuple = slot;
+
+        let ready = |(rule_id, compiled): (i64, Compiled)| {
+            let node = pg_sys::copyObjectImpl(compiled.node.cast()).cast();
+            Rule {
+                rule_id,
+                state: pg_sys::ExecInitExpr(node, std::ptr::null_mut()),
+                used: compiled.used.iter().map(|&attnum| attnum as usize - 1).collect(),
+                uses_metadata: compiled.uses_metadata,
+            }
+        };
+        let filter = filter.map(ready);
+        let columns: Vec<_> = columns.into_iter().map(|column| column.map(ready)).collect();
+        pg_sys::CurrentMemoryContext = before;
+        let rules = filter.iter().chain(columns.iter().flatten());
+        let inputs: BTreeSet<usize> = rules.flat_map(|rule| rule.used.iter().copied()).collect();
+        TableRules {
+            filter,
+            columns,
+            inputs: inputs.into_iter().collect(),
+            descriptor,
+            slot,
+            context,
+        }
+    }
+}
+
+impl TableRules {
+    /// The name and type of a column that is read, as the expressions know it.
+    pub(crate) fn input(&self, position: usize) -> (String, pg_sys::Oid) {
+        // SAFETY: positions of inputs are those of attributes of the descriptor.
+        unsafe {
+            let attribute = pg::attribute(self.descriptor, position);
+            (pg::utf8(attribute.attname.data.as_ptr()), attribute.atttypid)
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! An expression of a rule, from its text to a planned tree: parsed, checked and planned the same
+//! way when a rule is made, when it is published and when a stream starts.
+//!
+//! # What is admitted
+//! One scalar expression over one table's row. `admit` walks the tree as it was parsed and again
+//! as it was planned; `stable` lists the built-in functions that are not immutable and admitted
+//! all the same. The reason is the place where expressions run: inside logical decoding there is
+//! no snapshot, so nothing may read a table, and only functions in C can run at all (one in SQL
+//! crashes the server there).
+//!
+//! # What it leaves behind
+//! Nothing: it runs in a subtransaction, which takes back locks, references and settings whether
+//! the expression is right or not. The planned tree lies in the caller's memory context.
+
+mod admit;
+mod stable;
+
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::{self, CoercionContext, CoercionForm, NodeTag, ParseExprKind, RawParseMode};
+use pgrx::{PgList, PgTryBuilder};
+
+use super::utf8;
+
+/// Names in expressions are looked up here and nowhere else.
+const SEARCH_PATH: &CStr = c"pg_catalog, trem";
+
+/// In characters: a rule may write 10,000 (catalog/expression.rs), and a cast is put around that.
+const LENGTH_MAX: usize = 11_000;
+
+/// What is wrong with an expression, for the person who wrote it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Fault {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Fault {
+        Fault { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// An expression that can be evaluated while decoding.
+pub(crate) struct Compiled {
+    pub(crate) type_oid: u32,
+    /// The attribute numbers of the columns it needs, sorted.
+    pub(crate) used: Vec<i16>,
+    /// The names of the keys that it gives to `trem.pseudonym`, sorted.
+    pub(crate) pseudonym_keys: Vec<String>,
+    /// It asks for the position, time or kind of the change: not for filters and keys.
+    pub(crate) uses_metadata: bool,
+    /// Planned; in the memory context that was current when it was compiled.
+    pub(crate) node: *mut pg_sys::Expr,
+}
+
+/// Compiles `sql` over the row of `relation`, to a value of the type and modifier of `output`
+/// (converted as an assignment converts), or of the type it has by itself.
+///
+/// Called in a transaction with an active snapshot. Errors of the server that are about the
+/// expression come back as faults, others (a cancel, memory) are raised.
+pub(crate) fn compile(
+    relation: pg_sys::Oid,
+    sql: &str,
+    output: Option<(pg_sys::Oid, i32)>,
+) -> Result<Compiled, Vec<Fault>> {
+    if sql.chars().count() > LENGTH_MAX {
+        let message = format!("expression is longer than {LENGTH_MAX} characters");
+        return Err(vec![Fault::new(message, "Write a shorter one.")]);
+    }
+    let Ok(text) = CString::new(sql) else {
+        return Err(vec![Fault::new("expression contains a zero byte", "Leave it out.")]);
+    };
+    in_subtransaction(|| {
+        pin_search_path();
+        // SAFETY: in a transaction; the text is a string that ends with a zero byte.
+        unsafe { compile_text(relation, &text, output) }
+    })
+}
+
+/// Runs `work` in a subtransaction that is rolled back if it fails in any way.
+fn in_subtransaction<T>(work: impl FnOnce() -> Result<T, Vec<Fault>>) -> Result<T, Vec<Fault>> {
+    // SAFETY: in a transaction; what the subtransaction changes of these two is put back.
+    let (memory, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = before.0;
+        before
+    };
+    let roll_back = move || {
+        // SAFETY: the subtransaction was begun above, and what runs in it has ended.
+        unsafe {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::CurrentMemoryContext = memory;
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
+    let result = PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(|error| match fault_of(&error) {
+            Some(fault) => Err(vec![fault]),
+            None => {
+                roll_back();
+                error.rethrow()
+            }
+        })
+        .execute();
+    roll_back();
+    result
+}
+
+/// The fault that an error of the server stands for; `None` if it is not about the expression.
+fn fault_of(error: &CaughtError) -> Option<Fault> {
+    let report = match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { .. } => return None,
+    };
+    // SAFETY: takes a number apart into a static buffer.
+    let code = unsafe { CStr::from_ptr(pg_sys::unpack_sql_state(report.sql_error_code() as i32)) };
+    let class = code.to_bytes().get(..2)?;
+    if [b"08", b"25", b"40", b"53", b"57", b"58", b"F0", b"XX"]
+        .iter()
+        .any(|raised| class == *raised)
+    {
+        return None;
+    }
+    // The server takes our expressions for those of generated columns.
+    let message = report.message().replace("column generation expression", "expression");
+    Some(Fault { message, hint: report.hint().map(str::to_owned) })
+}
+
+/// Until the subtransaction ends.
+fn pin_search_path() {
+    // SAFETY: both strings are static; a setting that is saved is put back by the nest level's end.
+    unsafe {
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            SEARCH_PATH.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+unsafe fn compile_text(
+    relation: pg_sys::Oid,
+    text: &CStr,
+    output: Option<(pg_sys::Oid, i32)>,
+) -> Result<Compiled, Vec<Fault>> {
+    // SAFETY: the text ends with a zero byte; in a transaction, so the table can be locked; parse
+    // state and trees are live until the memory context goes.
+    unsafe {
+        let raw = parse(text).map_err(|fault| vec![fault])?;
+        let relation = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            let hint = "Remove it from the task with trem.remove_table.";
+            return Err(vec![Fault::new("the table does not exist", hint)]);
+        }
+        let state = pg_sys::make_parsestate(std::ptr::null_mut());
+        (*state).p_sourcetext = text.as_ptr();
+        let item = pg_sys::addRangeTableEntryForRelation(
+            state,
+            relation,
+            pg_sys::AccessShareLock as i32,
+            std::ptr::null_mut(),
+            false,
+            true,
+        );
+        pg_sys::addNSItemToQuery(state, item, false, true, true);
+        let kind = ParseExprKind::EXPR_KIND_GENERATED_COLUMN;
+        let parsed = pg_sys::transformExpr(state, raw, kind);
+        let mut admission = admit::Admission::new(relation, output, text);
+        let node = match coerce(state, parsed, output) {
+            Ok(node) => {
+                pg_sys::assign_expr_collations(state, node);
+                admission.check_parsed(node);
+                node
+            }
+            Err(fault) => {
+                admission.check_parsed(parsed);
+                return Err(admission.faults_with(fault));
+            }
+        };
+        admission.verdict()?;
+        let planned = pg_sys::expression_planner(node.cast());
+        admission.check_planned(planned.cast());
+        admission.verdict()?;
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
+        Ok(Compiled {
+            type_oid: pg_sys::exprType(planned.cast()).to_u32(),
+            used: used_columns(planned.cast()),
+            pseudonym_keys: admission.pseudonym_keys(),
+            uses_metadata: admission.uses_metadata,
+            node: planned,
+        })
+    }
+}
+
+/// The one expression that the text is. The grammar takes more: `1, 2`, `1 FROM pg_class`.
+unsafe fn parse(text: &CStr) -> Result<*mut pg_sys::Node, Fault> {
+    let one = |message: &str| Fault::new(message, "Give one expression over the table's columns.");
+    // SAFETY: the parser gives a list of statements, here one SELECT; nodes are told by their tag.
+    unsafe {
+        let mode = RawParseMode::RAW_PARSE_PLPGSQL_EXPR;
+        let statements =
+            PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), mode));
+        let statement = statements.head().map_or(std::ptr::null_mut(), |raw| (*raw).stmt);
+        if statement.is_null() || (*statement).type_ != NodeTag::T_SelectStmt {
+            return Err(one("not an expression"));
+        }
+        let select = &*statement.cast::<pg_sys::SelectStmt>();
+        let plain = select.op == pg_sys::SetOperation::SETOP_NONE
+            && select.intoClause.is_null()
+            && select.whereClause.is_null()
+            && select.havingClause.is_null()
+            && select.limitOffset.is_null()
+            && select.limitCount.is_null()
+            && select.withClause.is_null()
+            && [
+                select.distinctClause,
+                select.fromClause,
+                select.groupClause,
+                select.windowClause,
+                select.valuesLists,
+                select.sortClause,
+                select.lockingClause,
+            ]
+            .iter()
+            .all(|list| list.is_null());
+        let targets = PgList::<pg_sys::ResTarget>::from_pg(select.targetList);
+        match (plain, targets.len(), targets.head()) {
+            (true, 1, Some(target)) => {
+                let target = &*target;
+                if !target.name.is_null() || target.val.is_null() || is_star(target.val) {
+                    return Err(one("not one expression"));
+                }
+                Ok(target.val)
+            }
+            (true, 0, _) => Err(one("expression is empty")),
+            _ => Err(one("not one expression")),
+        }
+    }
+}
+
+/// `*` alone is the parser's affair, not that of an expression, which would misread it.
+unsafe fn is_star(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the node is a valid one of the raw tree, told by its tag; so are a list's elements.
+    unsafe {
+        if (*node).type_ != NodeTag::T_ColumnRef {
+            return false;
+        }
+        let fields = PgList::<pg_sys::Node>::from_pg((*node.cast::<pg_sys::ColumnRef>()).fields);
+        let last = fields.tail();
+        last.is_some_and(|last| (*last).type_ == NodeTag::T_A_Star)
+    }
+}
+
+/// Converts the expression to what is wanted, as an assignment does; a literal of no type to text.
+unsafe fn coerce(
+    state: *mut pg_sys::ParseState,
+    node: *mut pg_sys::Node,
+    output: Option<(pg_sys::Oid, i32)>,
+) -> Result<*mut pg_sys::Node, Fault> {
+    // SAFETY: parse state and expression are those of `compile_text`.
+    unsafe {
+        let from = pg_sys::exprType(node);
+        let (to, modifier) = match output {
+            Some(output) => output,
+            None if from == pg_sys::UNKNOWNOID => (pg_sys::TEXTOID, -1),
+            None => return Ok(node),
+        };
+        let coerced = pg_sys::coerce_to_target_type(
+            state,
+            node,
+            from,
+            to,
+            modifier,
+            CoercionContext::COERCION_ASSIGNMENT,
+            CoercionForm::COERCE_IMPLICIT_CAST,
+            -1,
+        );
+        if coerced.is_null() {
+            let (from, to) = (type_name(from), type_name(to));
+            let message = format!("expression is of type {from}, not {to}");
+            let hint = match to.as_str() {
+                "boolean" => "Write a condition, such as a comparison.".to_owned(),
+                _ => format!("Write a cast to {to}, or another expression."),
+            };
+            return Err(Fault::new(message, hint));
+        }
+        Ok(coerced)
+    }
+}
+
+unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
+    // SAFETY: the tree's columns are those of range table entry 1; members are read in order.
+    unsafe {
+        let mut set = std::ptr::null_mut();
+        pg_sys::pull_varattnos(node, 1, &mut set);
+        let mut used = Vec::new();
+        let mut member = pg_sys::bms_next_member(set, -1);
+        while member >= 0 {
+            used.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+            member = pg_sys::bms_next_member(set, member);
+        }
+        used
+    }
+}
+
+fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: gives a name for any OID.
+    unsafe { utf8(pg_sys::format_type_be(type_oid)) }
+}
