@@ -277,17 +277,20 @@ impl ReplicationStream {
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             let message = self.wire.read_ok().await?;
-            match message.tag {
-                b'd' => return parse_event(message.body),
-                b'c' => return Ok(Event::Ended),
-                // Sent without CopyDone by a server that shuts down.
-                b'C' => {
-                    return Err(Error::new(Kind::ConnectionLost, "the server is shutting down"))
-                }
-                b'S' => {}
-                _ => return Err(invalid("tag in the stream")),
+            if let Some(event) = stream_event(message)? {
+                return Ok(event);
             }
         }
+    }
+
+    /// An event that was received already.
+    pub fn next_received(&mut self) -> Result<Option<Event>> {
+        while let Some(message) = self.wire.read_received()? {
+            if let Some(event) = stream_event(message.ok()?)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     /// Tells the server how far we are, without waiting for a server that does not read. Cancel
@@ -315,6 +318,17 @@ impl ReplicationStream {
         }
         frontend::terminate(self.wire.output());
         self.wire.flush().await
+    }
+}
+
+fn stream_event(message: Message) -> Result<Option<Event>> {
+    match message.tag {
+        b'd' => parse_event(message.body).map(Some),
+        b'c' => Ok(Some(Event::Ended)),
+        // Sent without CopyDone by a server that shuts down.
+        b'C' => Err(Error::new(Kind::ConnectionLost, "the server is shutting down")),
+        b'S' => Ok(None),
+        _ => Err(invalid("tag in the stream")),
     }
 }
 

@@ -1,12 +1,14 @@
 //! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
 //! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
 //!
-//! Memory is bounded: at most [`EVENTS_MAX`] decoded frames wait; then nothing more is read from
-//! the socket, and the source's walsender waits. Status still goes out, on a timer.
+//! Frames of small transactions that arrived together are handed on together, up to
+//! [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events wait; then nothing more is
+//! read from the socket, and the source's walsender waits. Status still goes out, on a timer.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -20,8 +22,11 @@ use trem_wire::Lsn;
 use super::replication::{Event, ReplicationStream, StandbyStatus};
 use crate::error::{Error, Kind, Result};
 
-/// Frames of about 64 KiB that wait to be applied.
-const EVENTS_MAX: usize = 64;
+/// Events that wait to be applied.
+const EVENTS_MAX: usize = 32;
+
+/// No more frames are added to an event of this size.
+const EVENT_BYTES: usize = 64 * 1024;
 
 /// A position that is newly confirmed is told at once, but no more often than this.
 const STATUS_APART: Duration = Duration::from_millis(100);
@@ -57,6 +62,7 @@ impl Stream {
             confirmed: watched,
             received: Lsn::INVALID,
             sent_at: Instant::now(),
+            failure: None,
         };
         let pump = tokio::spawn(pump.run(status_every));
         Stream { events, confirmed, pump }
@@ -110,6 +116,8 @@ struct Pump {
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
     sent_at: Instant,
+    /// Why the stream ended, once everything before is handed on.
+    failure: Option<Error>,
 }
 
 impl Pump {
@@ -118,15 +126,20 @@ impl Pump {
         let mut timer = interval(status_every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let events = self.events.clone();
-        let mut waiting: Option<StreamEvent> = None;
+        let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
+            if let (true, Some(failure)) = (waiting.is_empty(), self.failure.take()) {
+                return Err(failure);
+            }
             tokio::select! {
-                permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
-                    (Ok(permit), Some(event)) => permit.send(event),
-                    _ => return self.finish().await,
-                },
-                event = self.stream.next(), if waiting.is_none() => {
-                    waiting = self.received(event?, &mut unpacker).await?;
+                permit = events.reserve(), if !waiting.is_empty() => {
+                    match (permit, waiting.pop_front()) {
+                        (Ok(permit), Some(event)) => permit.send(event),
+                        _ => return self.finish().await,
+                    }
+                }
+                event = self.stream.next(), if waiting.is_empty() => {
+                    self.received(event?, &mut unpacker, &mut waiting).await?;
                 }
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
@@ -137,28 +150,50 @@ impl Pump {
         }
     }
 
+    /// Takes in an event and those that came with it.
     async fn received(
         &mut self,
         event: Event,
         unpacker: &mut Unpacker,
-    ) -> Result<Option<StreamEvent>> {
-        match event {
-            Event::Frame { wal_start, payload, .. } => {
-                self.received = self.received.max(wal_start);
-                let messages = decode_frame(&unpacker.unpack(&payload)?)?;
-                Ok(Some(StreamEvent::Messages(messages)))
-            }
-            Event::Keepalive { wal_end, reply_requested } => {
-                self.received = self.received.max(wal_end);
-                if reply_requested {
-                    self.send_status().await?;
+        waiting: &mut VecDeque<StreamEvent>,
+    ) -> Result<()> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                Event::Frame { wal_start, payload, .. } => {
+                    self.received = self.received.max(wal_start);
+                    let frame = unpacker.unpack(&payload)?;
+                    bytes += frame.len();
+                    messages.append(&mut decode_frame(&frame)?);
                 }
-                Ok(Some(StreamEvent::Passed { position: wal_end, asked: reply_requested }))
+                Event::Keepalive { wal_end, reply_requested } => {
+                    self.received = self.received.max(wal_end);
+                    if reply_requested {
+                        self.send_status().await?;
+                    }
+                    hand_on(&mut messages, waiting);
+                    waiting.push_back(StreamEvent::Passed {
+                        position: wal_end,
+                        asked: reply_requested,
+                    });
+                }
+                Event::Ended => {
+                    let message = "the source ended the replication stream";
+                    self.failure = Some(Error::new(Kind::ConnectionLost, message));
+                }
             }
-            Event::Ended => {
-                Err(Error::new(Kind::ConnectionLost, "the source ended the replication stream"))
+            if bytes >= EVENT_BYTES || self.failure.is_some() {
+                break;
             }
+            next = self.stream.next_received().unwrap_or_else(|error| {
+                self.failure = Some(error);
+                None
+            });
         }
+        hand_on(&mut messages, waiting);
+        Ok(())
     }
 
     async fn send_status(&mut self) -> Result<()> {
@@ -177,5 +212,11 @@ impl Pump {
     async fn finish(mut self) -> Result<()> {
         self.send_status().await?;
         self.stream.finish().await
+    }
+}
+
+fn hand_on(messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {
+    if !messages.is_empty() {
+        waiting.push_back(StreamEvent::Messages(std::mem::take(messages)));
     }
 }

@@ -31,6 +31,9 @@ pub(super) enum Expect {
     Inserted(Arc<Relation>),
     Updated(Arc<Relation>),
     Deleted(Arc<Relation>),
+    /// Many rows with one statement, each of them there.
+    UpdatedAll(Arc<Relation>, u64),
+    DeletedAll(Arc<Relation>, u64),
     /// No row: the one with this key is read again.
     UpdatedOrWanted(Arc<Relation>, Bytes),
 }

@@ -61,6 +61,8 @@ enum Wake {
     Stream(StreamEvent),
     Tick,
     Changed,
+    /// The target is ready for the next group.
+    Ready,
     Stop,
 }
 
@@ -259,6 +261,10 @@ impl Run {
             let event = tokio::select! {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
+                joined = self.session.join(), if self.session.has_job() => {
+                    joined?;
+                    Wake::Ready
+                }
                 () = wake.notified() => Wake::Changed,
                 () = stop.asked(), if follow.stop_by.is_none() => Wake::Stop,
             };
@@ -269,6 +275,11 @@ impl Run {
                     if follow.stop_by.is_some_and(|by| Instant::now() >= by) {
                         return Ok(Ending::Stopped);
                     }
+                }
+                Wake::Ready => {
+                    let mut actions = Vec::new();
+                    hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+                    self.carry_out(follow, actions).await?;
                 }
                 Wake::Changed => {
                     let version = self.control.definition(self.name()).await?.definition_version;
@@ -307,7 +318,8 @@ impl Run {
                 break;
             }
             next = follow.stream.try_next();
-            if next.is_none() {
+            // While the target is at work the group may grow.
+            if next.is_none() && !self.session.is_busy() {
                 hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
             }
         }
