@@ -249,3 +249,50 @@ fn a_long_run_of_inserts_follows_a_commit_that_is_not_flushed() {
     });
     pair.assert_same_table("public.one");
 }
+
+/// Somebody writes to the target while nothing is applied: `tamper` there, then `change` on the
+/// source, followed by a transaction that only inserts. Ends like the source, and counts `mended`.
+fn check_mended(tamper: &str, change: &str, mended: i64) {
+    let mut pair = following();
+    pair.target.exec(tamper);
+    pair.follow("t", |source| {
+        source.exec(change);
+        source.exec("INSERT INTO two VALUES (1001, 'after', 1)");
+    });
+    for table in TABLES {
+        pair.assert_same_table(table);
+    }
+    assert_eq!(pair.conflicts(), mended, "rows that were not as the source had them");
+}
+
+/// COMMIT was once sent before it was known that the update had found no row: what was missing
+/// then stayed missing, and the source had been told that it was applied.
+#[test]
+fn an_update_of_a_row_that_the_target_lost_brings_it_back() {
+    check_mended("DELETE FROM one WHERE id = 7", "UPDATE one SET v = 'new' WHERE id = 7", 1);
+}
+
+#[test]
+fn a_key_update_of_a_row_that_the_target_lost_brings_it_back() {
+    check_mended("DELETE FROM one WHERE id = 7", "UPDATE one SET id = 1007 WHERE id = 7", 1);
+}
+
+#[test]
+fn many_updates_of_rows_that_the_target_lost_bring_them_back() {
+    check_mended("DELETE FROM one WHERE id <= 40", "UPDATE one SET n = n + 1 WHERE id <= 60", 40);
+}
+
+#[test]
+fn a_delete_of_a_row_that_the_target_lost_is_counted() {
+    check_mended("DELETE FROM one WHERE id = 7", "DELETE FROM one WHERE id BETWEEN 5 AND 9", 1);
+}
+
+#[test]
+fn an_insert_of_a_row_that_the_target_has_already_replaces_it() {
+    check_mended(
+        "INSERT INTO one SELECT g, 'foreign', 0 FROM generate_series(1001, 1040) g",
+        "INSERT INTO one SELECT g, 'ours', g FROM generate_series(1030, 1060) g;
+         INSERT INTO one VALUES (1001); INSERT INTO one SELECT g FROM generate_series(1002, 1029) g",
+        40,
+    );
+}

@@ -44,7 +44,10 @@ impl Changes {
         let whole = row.unchanged.is_empty();
         if let (Some(old), true) = (row.old, relation.has_key()) {
             // Whatever is under the new key came from the row that moved, or from a later state.
-            self.delete_now(relation, values(relation, rows, old.fields())).await?;
+            let gone = self.delete_now(relation, values(relation, rows, old.fields())).await?;
+            if gone == 0 && !relation.filtered {
+                self.count_conflicts(relation, 1);
+            }
             if whole {
                 return self.put_row(relation, rows, row.new).await;
             }
