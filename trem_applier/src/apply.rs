@@ -80,7 +80,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { group_bytes: 8 << 20, group_transactions: 2_000 }
+        Limits { group_bytes: 8 << 20, group_transactions: 20_000 }
     }
 }
 

@@ -263,15 +263,13 @@ fn take<R: Span>(
     rows: impl Iterator<Item = R>,
     mut take: impl FnMut(R) -> Result<(), Refused>,
 ) -> Result<(), Run> {
-    let mut taken = 0;
     let mut at = 0;
-    for row in rows {
+    for (taken, row) in (0..).zip(rows) {
         let length = row.length();
         if take(row).is_err() {
             let row_count = run.row_count - taken;
             return Err(Run { relation: run.relation, row_count, rows: run.rows.slice(at..) });
         }
-        taken += 1;
         at += length;
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::target::layout::Layout;
 use crate::target::setwise::{Commit, Done, Frame, Running, Setwise};
 
 /// Gathered changes are carried out when they take this much, even in the midst of a transaction.
-const GATHERED_BYTES_MAX: usize = 8 << 20;
+const GATHERED_BYTES_MAX: usize = 16 << 20;
 
 /// So few rows are quicker with a statement each, sent ahead.
 const ROWS_FEW: usize = 24;
