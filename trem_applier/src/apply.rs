@@ -175,6 +175,11 @@ impl Apply {
         self.applied_lsn
     }
 
+    /// Whole transactions wait for the group's commit, and [`Event::Idle`] would bring it.
+    pub fn has_group(&self) -> bool {
+        self.group.transactions > 0 && self.open.is_none()
+    }
+
     /// No source transaction is open and no group waits for its commit.
     pub fn at_boundary(&self) -> bool {
         self.open.is_none() && self.group.transactions == 0

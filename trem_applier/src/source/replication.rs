@@ -253,8 +253,8 @@ pub struct ReplicationStream {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// One frame of the output plugin.
-    Frame { wal_start: Lsn, wal_end: Lsn, payload: Bytes },
+    /// One frame of the output plugin; sent so many microseconds after 2000-01-01 00:00:00 UTC.
+    Frame { wal_start: Lsn, wal_end: Lsn, sent_at: i64, payload: Bytes },
     /// Everything up to `wal_end` was sent; the server may want a status.
     Keepalive { wal_end: Lsn, reply_requested: bool },
     /// The server ended the stream in good order.
@@ -338,8 +338,8 @@ fn parse_event(mut body: Bytes) -> Result<Event> {
         b'w' => {
             let wal_start = Lsn(body.try_get_u64().map_err(short)?);
             let wal_end = Lsn(body.try_get_u64().map_err(short)?);
-            let _sent_at = body.try_get_i64().map_err(short)?;
-            Ok(Event::Frame { wal_start, wal_end, payload: body })
+            let sent_at = body.try_get_i64().map_err(short)?;
+            Ok(Event::Frame { wal_start, wal_end, sent_at, payload: body })
         }
         b'k' => {
             let wal_end = Lsn(body.try_get_u64().map_err(short)?);

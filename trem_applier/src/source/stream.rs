@@ -36,12 +36,14 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub enum StreamEvent {
-    Messages(Vec<Message>),
-    /// The source has nothing for us up to here. `asked`: it wants to know our position.
-    Passed {
-        position: Lsn,
-        asked: bool,
+    Messages {
+        messages: Vec<Message>,
+        /// How long after its commit the last transaction that begins here was sent, by the
+        /// source's clock.
+        late: Duration,
     },
+    /// The source has nothing for us up to here. `asked`: it wants to know our position.
+    Passed { position: Lsn, asked: bool },
 }
 
 /// The applier's end of the stream.
@@ -61,6 +63,7 @@ impl Stream {
             events: sender,
             confirmed: watched,
             received: Lsn::INVALID,
+            late: Duration::ZERO,
             sent_at: Instant::now(),
             failure: None,
         };
@@ -115,6 +118,7 @@ struct Pump {
     events: mpsc::Sender<StreamEvent>,
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
+    late: Duration,
     sent_at: Instant,
     /// Why the stream ended, once everything before is handed on.
     failure: Option<Error>,
@@ -162,18 +166,19 @@ impl Pump {
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
-                Event::Frame { wal_start, payload, .. } => {
+                Event::Frame { wal_start, sent_at, payload, .. } => {
                     self.received = self.received.max(wal_start);
                     let frame = unpacker.unpack(&payload)?;
                     bytes += frame.len();
                     messages.append(&mut decode_frame(&frame)?);
+                    self.late = lateness(&messages, sent_at).unwrap_or(self.late);
                 }
                 Event::Keepalive { wal_end, reply_requested } => {
                     self.received = self.received.max(wal_end);
                     if reply_requested {
                         self.send_status().await?;
                     }
-                    hand_on(&mut messages, waiting);
+                    self.hand_on(&mut messages, waiting);
                     waiting.push_back(StreamEvent::Passed {
                         position: wal_end,
                         asked: reply_requested,
@@ -192,8 +197,15 @@ impl Pump {
                 None
             });
         }
-        hand_on(&mut messages, waiting);
+        self.hand_on(&mut messages, waiting);
         Ok(())
+    }
+
+    fn hand_on(&self, messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {
+        if !messages.is_empty() {
+            let messages = std::mem::take(messages);
+            waiting.push_back(StreamEvent::Messages { messages, late: self.late });
+        }
     }
 
     async fn send_status(&mut self) -> Result<()> {
@@ -215,8 +227,12 @@ impl Pump {
     }
 }
 
-fn hand_on(messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {
-    if !messages.is_empty() {
-        waiting.push_back(StreamEvent::Messages(std::mem::take(messages)));
-    }
+/// How long after its commit the last of these transactions was sent.
+fn lateness(messages: &[Message], sent_at: i64) -> Option<Duration> {
+    let begin = messages.iter().rev().find_map(|message| match message {
+        Message::Begin(begin) => Some(begin),
+        _ => None,
+    })?;
+    let micros = u64::try_from(sent_at.saturating_sub(begin.commit_timestamp)).unwrap_or(0);
+    Some(Duration::from_micros(micros))
 }
