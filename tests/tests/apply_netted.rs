@@ -41,8 +41,8 @@ fn keys_that_move_and_swap() {
             "BEGIN; UPDATE item SET id = -1 WHERE id = 201; UPDATE item SET id = 201 WHERE id = 202;
              UPDATE item SET id = 202 WHERE id = -1; COMMIT",
             "UPDATE item SET id = id - 5000, v = 'back' WHERE id > 5050",
-            "UPDATE item SET id = 60001 WHERE id = 301; UPDATE item SET id = 60002 WHERE id = 60001",
-            "UPDATE item SET id = 301 WHERE id = 60002",
+            "UPDATE item SET id = 6001 WHERE id = 301; UPDATE item SET id = 6002 WHERE id = 6001",
+            "UPDATE item SET id = 301 WHERE id = 6002",
         ],
     );
 }

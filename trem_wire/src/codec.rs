@@ -283,8 +283,14 @@ fn decode_commit(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
 
 /// The messages of one unpacked frame. Runs share the frame's memory.
 pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
-    let mut reader = Reader::new(frame);
     let mut messages = Vec::new();
+    decode_frame_into(frame, &mut messages)?;
+    Ok(messages)
+}
+
+/// Appends the messages of one unpacked frame.
+pub fn decode_frame_into(frame: &Bytes, messages: &mut Vec<Message>) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(frame);
     while !reader.is_empty() {
         messages.push(match reader.byte()? {
             TAG_BEGIN => decode_begin(&mut reader)?,
@@ -299,5 +305,5 @@ pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
             tag => return Err(DecodeError::UnknownTag(tag)),
         });
     }
-    Ok(messages)
+    Ok(())
 }

@@ -2,19 +2,20 @@
 //! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
 //!
 //! Frames of small transactions that arrived together are handed on together, up to
-//! [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events wait; then nothing more is
-//! read from the socket, and the source's walsender waits. Status still goes out, on a timer.
+//! [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events wait; then nothing more
+//! is read from the socket, and the source's walsender waits. Status still goes out, on a timer.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, MissedTickBehavior};
-use trem_wire::codec::decode_frame;
+use trem_wire::codec::decode_frame_into;
 use trem_wire::compress::Unpacker;
 use trem_wire::message::Message;
 use trem_wire::Lsn;
@@ -27,6 +28,13 @@ const EVENTS_MAX: usize = 32;
 
 /// No more frames are added to an event of this size.
 const EVENT_BYTES: usize = 64 * 1024;
+
+/// Where the stream is late anyway, small frames are read this far apart: waking up for each of
+/// them would cost more than what is in it, here and in the walsender.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A stream that is less late keeps up.
+const LATE_MIN: Duration = Duration::from_millis(40);
 
 /// A position that is newly confirmed is told at once, but no more often than this.
 const STATUS_APART: Duration = Duration::from_millis(100);
@@ -129,6 +137,7 @@ impl Pump {
         let mut unpacker = Unpacker::new()?;
         let mut timer = interval(status_every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut pause, mut pauses) = (pin!(tokio::time::sleep(PAUSE)), false);
         let events = self.events.clone();
         let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
@@ -142,9 +151,11 @@ impl Pump {
                         _ => return self.finish().await,
                     }
                 }
-                event = self.stream.next(), if waiting.is_empty() => {
-                    self.received(event?, &mut unpacker, &mut waiting).await?;
+                event = self.stream.next(), if waiting.is_empty() && !pauses => {
+                    pauses = self.received(event?, &mut unpacker, &mut waiting).await?;
+                    pause.as_mut().reset((Instant::now() + PAUSE).into());
                 }
+                () = &mut pause, if pauses => pauses = false,
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
                 Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
@@ -154,13 +165,14 @@ impl Pump {
         }
     }
 
-    /// Takes in an event and those that came with it.
+    /// Takes in an event and those that came with it. Says whether to wait a little before more is
+    /// read.
     async fn received(
         &mut self,
         event: Event,
         unpacker: &mut Unpacker,
         waiting: &mut VecDeque<StreamEvent>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut messages = Vec::new();
         let mut bytes = 0;
         let mut next = Some(event);
@@ -170,7 +182,7 @@ impl Pump {
                     self.received = self.received.max(wal_start);
                     let frame = unpacker.unpack(&payload)?;
                     bytes += frame.len();
-                    messages.append(&mut decode_frame(&frame)?);
+                    decode_frame_into(&frame, &mut messages)?;
                     self.late = lateness(&messages, sent_at).unwrap_or(self.late);
                 }
                 Event::Keepalive { wal_end, reply_requested } => {
@@ -197,8 +209,9 @@ impl Pump {
                 None
             });
         }
+        let is_over = waiting.is_empty();
         self.hand_on(&mut messages, waiting);
-        Ok(())
+        Ok(is_over && bytes < EVENT_BYTES && self.late >= LATE_MIN)
     }
 
     fn hand_on(&self, messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {

@@ -1,8 +1,8 @@
 //! Whether a table of the target can be applied set-wise, and how its rows look to the server.
 //!
 //! # Which tables
-//! Those whose rows do not depend on each other while we apply: with a key, exactly one unique index
-//! (the key's) and no exclusion constraint; no trigger, foreign key or rule that fires in this
+//! Those whose rows do not depend on each other while we apply: with a key, one unique index (the
+//! key's) and no exclusion constraint; no trigger, foreign key or rule that fires in this
 //! session; key columns of built-in types or enums, whose equality is found without a search path.
 //! Asked once for each description of a table; what someone changes on the target later shows as
 //! a refused row at worst, and the group is redone in source order.

@@ -67,6 +67,19 @@ impl Pipeline {
         self.in_flight.len()
     }
 
+    /// A result that is still to come may be wrong without being an error of the server: an update
+    /// that finds no row. Until it is read nothing may be committed.
+    pub(super) fn must_be_read(&self) -> bool {
+        self.in_flight.iter().any(|sent| match sent.expect {
+            Expect::Updated(_) | Expect::UpdatedAll(..) | Expect::UpdatedOrWanted(..) => true,
+            Expect::Anything
+            | Expect::Progress
+            | Expect::Inserted(_)
+            | Expect::Deleted(_)
+            | Expect::DeletedAll(..) => false,
+        })
+    }
+
     pub(super) async fn send(&mut self, mut sent: Sent, expect: Expect) {
         let state = match poll_immediate(&mut sent).await {
             Some(result) => State::Done(result),

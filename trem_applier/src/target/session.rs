@@ -2,8 +2,12 @@
 //!
 //! # One target transaction
 //! ```text
-//! BEGIN; compare-and-set progress; changes in source order ...; [progress]; COMMIT
+//! BEGIN; compare-and-set progress; changes ...; [progress]; COMMIT
 //! ```
+//! Changes of most tables are gathered and carried out set-wise by a job in the background, see
+//! [`setwise`](super::setwise) and [`gather`](super::gather); what follows is about the others,
+//! which are applied at once and in source order, see [`changes`](super::changes).
+//!
 //! The compare-and-set is the first statement. When the group's end is at hand it writes the new
 //! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one,
 //! and the new one is written last. A position that is not what we recorded makes it fail (division
@@ -26,7 +30,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use trem_wire::definition::{Definition, OnError};
 use trem_wire::message::Operation;
@@ -62,9 +65,6 @@ pub struct Session {
     /// With us while no job runs.
     setwise: Option<Setwise>,
     job: Option<Running>,
-    /// How long the last job took, and when it ended.
-    job_took: Duration,
-    job_ended: Instant,
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
@@ -112,8 +112,6 @@ impl Session {
             place,
             gather: Gather::default(),
             job: None,
-            job_took: Duration::ZERO,
-            job_ended: Instant::now(),
             on_error: OnError::Stop,
             failed: Vec::new(),
             recorder: Recorder::default(),
@@ -339,7 +337,10 @@ impl Session {
             self.send_progress(applied_lsn).await?;
         }
         // An update that finds no row is no error of the server: it would commit what is missing.
-        self.changes.settle(0).await?;
+        // Whatever else fails turns the COMMIT into a ROLLBACK, and is read before it.
+        if self.changes.pipeline.must_be_read() {
+            self.changes.settle(0).await?;
+        }
         self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
         self.changes.settle(0).await?;
         self.changes.leave();

@@ -26,7 +26,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_util::SinkExt;
@@ -87,7 +86,6 @@ pub(super) struct Done {
     pub(super) committed: Option<Committed>,
     /// By table OID: rows that were to be deleted and were not there.
     pub(super) conflicts: HashMap<u32, u64>,
-    pub(super) took: Duration,
 }
 
 /// A commit, and the target's WAL positions right after it.
@@ -150,14 +148,13 @@ impl Setwise {
     }
 
     pub(super) async fn run(mut self, frame: Frame, tables: Vec<Gathered>) -> Result<Done> {
-        let began = Instant::now();
         let mut job =
             Job { pipeline: Pipeline::new(Arc::clone(&self.client)), conflicts: HashMap::new() };
         let committed = match self.carry_out(&mut job, frame, tables).await {
             Ok(committed) => committed,
             Err(error) => return Err(job.root_cause(error).await),
         };
-        Ok(Done { setwise: self, committed, conflicts: job.conflicts, took: began.elapsed() })
+        Ok(Done { setwise: self, committed, conflicts: job.conflicts })
     }
 
     async fn carry_out(

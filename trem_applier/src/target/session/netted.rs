@@ -6,7 +6,6 @@
 //! needs the connection, or the outcome, calls [`join`](Session::join) first.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use trem_wire::message::{Operation, Relation, Run};
 use trem_wire::Lsn;
@@ -34,7 +33,9 @@ impl Session {
         if self.gather.holds_other(relation) {
             self.carry_out_gathered(None).await?;
         }
-        let layout = match self.changes.is_in_order(relation) {
+        // So large a row might not fit into an array.
+        let is_huge = run.rows.len() > GATHERED_BYTES_MAX;
+        let layout = match is_huge || self.changes.is_in_order(relation) {
             true => None,
             false => self.layout(relation).await?,
         };
@@ -158,7 +159,5 @@ impl Session {
             self.unflushed.push_back((committed.applied_lsn, committed.inserted));
             self.flushed_up_to(committed.flushed);
         }
-        self.job_took = done.took;
-        self.job_ended = Instant::now();
     }
 }
