@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use trem_wire::definition::{DefinedExpression, DefinedTable, Definition};
 
 use super::error::StreamError;
-use crate::pg::expression::{self, Compiled, Fault, Names};
+use crate::pg::expression::{self, Compiled, Fault, Junction, Names};
 use crate::{mask, pg};
 
 /// One expression, ready to be evaluated.
@@ -25,9 +25,21 @@ pub(crate) struct Rule {
     pub(crate) uses_metadata: bool,
 }
 
+/// A filter, taken apart where it joins conditions: for a row of which some values are missing.
+pub(crate) enum Condition {
+    Joined(Junction, Vec<Condition>),
+    One {
+        state: *mut pg_sys::ExprState,
+        /// Positions in the slot of the columns that it reads.
+        used: Vec<usize>,
+    },
+}
+
 /// What a table's rows go through.
 pub(crate) struct TableRules {
     pub(crate) filter: Option<Rule>,
+    /// The filter once more; there if the filter is.
+    pub(crate) condition: Option<Condition>,
     /// For each column of the definition: what computes it, unless it is passed through.
     pub(crate) columns: Vec<Option<Rule>>,
     /// Positions in the slot of all columns that are read.
@@ -164,15 +176,13 @@ unsafe fn instantiate(
         (*context).ecxt_per_tuple_memory = scratch;
         (*context).ecxt_scantuple = slot;
 
-        let ready = |(rule_id, compiled): (i64, Compiled)| {
-            let node = pg_sys::copyObjectImpl(compiled.node.cast()).cast();
-            Rule {
-                rule_id,
-                state: pg_sys::ExecInitExpr(node, std::ptr::null_mut()),
-                used: compiled.used.iter().map(|&attnum| attnum as usize - 1).collect(),
-                uses_metadata: compiled.uses_metadata,
-            }
+        let ready = |(rule_id, compiled): (i64, Compiled)| Rule {
+            rule_id,
+            state: state(compiled.node),
+            used: positions(&compiled.used),
+            uses_metadata: compiled.uses_metadata,
         };
+        let condition = filter.as_ref().map(|(_, compiled)| condition(compiled.node));
         let filter = filter.map(ready);
         let columns: Vec<_> = columns.into_iter().map(|column| column.map(ready)).collect();
         pg_sys::CurrentMemoryContext = before;
@@ -180,6 +190,7 @@ unsafe fn instantiate(
         let inputs: BTreeSet<usize> = rules.flat_map(|rule| rule.used.iter().copied()).collect();
         TableRules {
             filter,
+            condition,
             columns,
             inputs: inputs.into_iter().collect(),
             descriptor: (*slot).tts_tupleDescriptor,
@@ -187,6 +198,37 @@ unsafe fn instantiate(
             context,
         }
     }
+}
+
+/// # Safety
+/// As for [`instantiate`]; the current memory context is that of the result.
+unsafe fn condition(node: *mut pg_sys::Expr) -> Condition {
+    // SAFETY: the node and what it joins are of a compiled expression.
+    unsafe {
+        match expression::conditions(node) {
+            Some((junction, nodes)) => {
+                Condition::Joined(junction, nodes.into_iter().map(|node| condition(node)).collect())
+            }
+            None => Condition::One {
+                state: state(node),
+                used: positions(&expression::used_columns(node.cast())),
+            },
+        }
+    }
+}
+
+/// # Safety
+/// As for [`condition`].
+unsafe fn state(node: *mut pg_sys::Expr) -> *mut pg_sys::ExprState {
+    // SAFETY: the copy is ours.
+    unsafe {
+        let node = pg_sys::copyObjectImpl(node.cast()).cast();
+        pg_sys::ExecInitExpr(node, std::ptr::null_mut())
+    }
+}
+
+fn positions(attnums: &[i16]) -> Vec<usize> {
+    attnums.iter().map(|&attnum| attnum as usize - 1).collect()
 }
 
 impl TableRules {

@@ -340,7 +340,40 @@ unsafe fn coerce(
     }
 }
 
-unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
+/// How an expression joins conditions, if it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Junction {
+    And,
+    Or,
+}
+
+/// The conditions that a planned expression joins by AND or by OR.
+///
+/// # Safety
+/// `node` is of a [`Compiled`].
+pub(crate) unsafe fn conditions(
+    node: *mut pg_sys::Expr,
+) -> Option<(Junction, Vec<*mut pg_sys::Expr>)> {
+    // SAFETY: the node is told by its tag; the arguments of such a node are expressions.
+    unsafe {
+        if (*node).type_ != NodeTag::T_BoolExpr {
+            return None;
+        }
+        let joined = &*node.cast::<pg_sys::BoolExpr>();
+        let junction = match joined.boolop {
+            pg_sys::BoolExprType::AND_EXPR => Junction::And,
+            pg_sys::BoolExprType::OR_EXPR => Junction::Or,
+            _ => return None,
+        };
+        Some((junction, PgList::from_pg(joined.args).iter_ptr().collect()))
+    }
+}
+
+/// The attribute numbers of the columns that an expression reads, sorted.
+///
+/// # Safety
+/// `node` is of a [`Compiled`], or about to be.
+pub(crate) unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
     // SAFETY: the tree's columns are those of range table entry 1; members are read in order.
     unsafe {
         let mut set = std::ptr::null_mut();
