@@ -24,7 +24,8 @@ pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use settings::PinnedSettings;
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 pub(crate) use type_name::{
-    has_default_operator_class, lacks_collation, parse_type, type_name, type_name_with_modifier,
+    has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
+    type_name_with_modifier,
 };
 
 extern "C-unwind" {

@@ -60,5 +60,21 @@ SELECT trem.start_task('t');
 \pset format unaligned
 SELECT pg_get_viewdef(oid, true), reloptions FROM pg_class WHERE relnamespace = 'trem_read'::regnamespace;
 \pset format aligned
+-- Parallel plans, names that need quotes.
+CREATE TABLE computed."it's ""x" (id numeric PRIMARY KEY, "a'b""c" text, secret text);
+INSERT INTO computed."it's ""x" SELECT n, n::text, n::text FROM generate_series(1, 1000) AS n;
+ANALYZE computed."it's ""x";
+SELECT trem.add_table('t', 'computed."it''s ""x"');
+SELECT trem.set_filter('t', 'computed."it''s ""x"', '"it''s ""x"."a''b""c"::int > 5') > 0 AS made;
+SELECT trem.set_value('t', 'computed."it''s ""x"', 'secret', 'pseudonym(secret, ''rules_computed'')') > 0 AS made;
+SELECT message FROM trem.check_task('t') WHERE check_name = 'reread';
+SELECT trem.start_task('t');
+SELECT format('trem_read.%I', leaf->>'view') AS view FROM trem.definition,
+    jsonb_path_query(content, '$.tables[*].leaves[*]') AS leaf WHERE leaf->>'name' ~ 'it' \gset
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SELECT count(*), count(DISTINCT secret), min("a'b""c"::int) FROM :view;
+DELETE FROM trem.mask_key WHERE name = 'rules_computed';
 SELECT trem.stop_task('t'), trem.drop_task('t'), trem.drop_endpoint('src'), trem.drop_endpoint('dst');
 DROP SCHEMA computed CASCADE;
