@@ -59,7 +59,7 @@ fn an_address_that_is_taken_is_told_before_anything_is_done() {
     let listen = taken.local_addr().expect("an address").to_string();
     let mut applier = pair.applier_with(&["run", "--listen", &listen], &[]);
     let outcome = applier.wait();
-;
+    outcome.assert_code(2);
     outcome.assert_says(&["--listen", "Give an address"]);
     pair.expect_log("--listen");
 }

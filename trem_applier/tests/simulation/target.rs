@@ -40,7 +40,7 @@ impl Target {
         self.last().applied_lsn
     }
 
-    /// The open transaction is lost; and commits that were not flushed, if it is the server's crash.
+    /// The open transaction is lost; and commits that were not flushed, if the server crashed.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         self.open = None;
         self.durable += random.below((self.committed.len() - self.durable + 1) as u64) as usize;
