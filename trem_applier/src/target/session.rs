@@ -332,8 +332,8 @@ impl Session {
         self.note_flush(Some(applied_lsn)).await
     }
 
-    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a query
-    /// on the same connection would wait for its end, which waits for us.
+    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a
+    /// query on the same connection would wait for its end, which waits for us.
     pub fn is_in_group(&self) -> bool {
         self.transaction != Transaction::Closed
     }

@@ -251,8 +251,9 @@ impl Run {
                     TableState::Live => TablePhase::Live,
                 };
                 let before = report.tables.remove(&record.source_oid);
+                let name = format!("{}.{}", record.target_schema, record.target_name);
                 let mut table =
-                    before.unwrap_or_else(|| TableReport::new(record.source_oid, state));
+                    before.unwrap_or_else(|| TableReport::new(record.source_oid, name, state));
                 table.state = state;
                 table.rows_loaded = u64::try_from(record.rows_loaded).unwrap_or(0);
                 table.overlap_end = Some(record.overlap_end);
