@@ -276,8 +276,9 @@ fn filter_remark(shape: &Shape) -> Problem {
     Problem::info("filter", message, hint).of(shape.table.display())
 }
 
-/// A row is read again by its key through a view whose filter comes first: there an index serves only
-/// comparisons that can tell nothing of other rows. One such column of the key narrows the search.
+/// A row is read again by its key through a view whose filter comes first: there an index serves
+/// only comparisons that can tell nothing of other rows. One such column of the key narrows the
+/// search.
 fn barrier_remark(shape: &Shape) -> Option<Problem> {
     let table = &shape.table;
     let keys = || shape.columns.iter().filter(|column| column.key);

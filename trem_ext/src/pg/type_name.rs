@@ -86,7 +86,7 @@ pub(crate) fn has_default_operator_class(type_oid: u32, method: &str) -> bool {
     found != pg_sys::Oid::INVALID
 }
 
-/// Whether the default equality of the type may be tried on rows that a security barrier holds back.
+/// Whether the type's default equality may be tried on rows that a security barrier holds back.
 pub(crate) fn has_leakproof_equality(type_oid: u32) -> bool {
     let flags = pg_sys::TYPECACHE_EQ_OPR as i32;
     // SAFETY: lookups in the catalog; the entry of a type is never null.
