@@ -146,7 +146,11 @@ impl Run {
             if !one_by_one || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
             }
-            tracing::info!(task = %self.name(), at = %failed_at, "anew, one transaction at a time: {error}");
+            tracing::info!(
+                task = %self.name(),
+                at = %failed_at,
+                "anew, one transaction at a time: {error}"
+            );
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;

@@ -1,5 +1,5 @@
-//! Which rule cannot compute a row: an error of a view does not say. The view is asked for no column
-//! but the key, then for each computed column alone; what is not asked for is not evaluated.
+//! Which rule cannot compute a row: an error of a view does not say. So the view is asked for no
+//! column, then for each computed column alone; what is not asked for is not evaluated.
 
 use bytes::Bytes;
 use tokio_postgres::types::ToSql;

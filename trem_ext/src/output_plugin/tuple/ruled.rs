@@ -22,8 +22,9 @@
 //! An expression that fails makes an error row of the change: the key that the target has, the
 //! rule and the SQLSTATE, never a value that is not key, nor the message. A key column that is NULL
 //! fails as a constraint does. An update that fails leaves the target's row as it was, unless its
-//! key changes or it has none: then a delete goes before. Keys of old rows go through the same expressions, because those are
-//! what the target has; an old row of which it fails is not there, so only a delete reports that.
+//! key changes or it has none: then a delete goes before. Keys of old rows go through the same
+//! expressions, because those are what the target has; an old row of which it fails is not there,
+//! so only a delete reports that.
 
 use bytes::Bytes;
 use pgrx::pg_sys::Datum;
