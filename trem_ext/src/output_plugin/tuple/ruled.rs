@@ -21,8 +21,10 @@
 //! # Failures
 //! An expression that fails makes an error row of the change: the key that the target has, the
 //! rule and the SQLSTATE, never a value that is not key, nor the message. A key column that is NULL
-//! fails as a constraint does. Keys of old rows go through the same expressions, because those are
-//! what the target has; an old row of which it fails is not there, so only a delete reports that.
+//! fails as a constraint does. An update that fails leaves the target's row as it was, unless its
+//! key changes or it has none: then a delete goes before. Keys of old rows go through the same
+//! expressions, because those are what the target has; an old row of which it fails is not there,
+//! so only a delete reports that.
 
 use bytes::Bytes;
 use pgrx::pg_sys::Datum;
@@ -32,8 +34,8 @@ use trem_wire::message::ErrorRow;
 use super::super::inputs::Inputs;
 use super::super::rules::{Condition, Rule};
 use super::{
-    encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
-    TableRules, Target, NO_OLD_KEY,
+    encode_address, encode_row, find_on_disk, is_on_disk, Deformed, Emitter, OldRow, Rows,
+    StreamError, TableRules, Target, NO_OLD_KEY,
 };
 use crate::pg::expression::Junction;
 use crate::pg::{Evaluator, Failed};
@@ -291,6 +293,9 @@ impl Rows {
             };
             match (verdict, computed) {
                 (Err(failure), _) | (_, Err(failure)) => {
+                    if has_old && was != Verdict::Out {
+                        self.forget_old(out, target, rules)?;
+                    }
                     self.fail(out, target, rules, Operation::Update, failure, rows)
                 }
                 (Ok(Verdict::Out), Ok(())) => {
@@ -401,6 +406,44 @@ impl Rows {
             if any {
                 codec::encode_column_set(out, noted.len(), |at| noted[at]);
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the old row of an update whose new row fails, if it goes by another key than the
+    /// new one, or by none: nothing that comes later would find it. Where the new key fails too,
+    /// the old one is the only name that the row has: it stays.
+    unsafe fn forget_old(
+        &mut self,
+        out: &mut Emitter<'_>,
+        target: &mut Target<'_>,
+        rules: &TableRules,
+    ) -> Result<(), StreamError> {
+        let Some(inputs) = &target.mapping.inputs else { return Ok(()) };
+        let key_count = target.mapping.key_count;
+        if key_count > 0 {
+            let evaluator = &mut self.evaluator;
+            let mut run = Run { rules, inputs, evaluator, missing: &self.missing };
+            // SAFETY: the new row was taken apart.
+            if unsafe { run.address(&mut self.new, key_count) }.is_err() {
+                return Ok(());
+            }
+        }
+        if let Some(column) = find_on_disk(target.mapping, &self.old) {
+            return Err(target.value_not_in_wal(column));
+        }
+        self.old_key.clear();
+        self.new_key.clear();
+        // SAFETY: the address of the old row was computed when it was looked at, that of the new
+        // row above.
+        unsafe {
+            encode_address(target.mapping, &self.old, &mut self.old_key);
+            if key_count > 0 {
+                encode_address(target.mapping, &self.new, &mut self.new_key);
+            }
+        }
+        if self.old_key != self.new_key {
+            out.row(Operation::Delete, target.mapping).extend_from_slice(&self.old_key);
         }
         Ok(())
     }
