@@ -16,6 +16,7 @@ pub mod reread;
 pub mod schema;
 pub mod session;
 mod setwise;
+mod skipped;
 mod statement;
 
 pub use changes::{copy_bytes, Counts, COPY_HEAD, COPY_TAIL};

@@ -37,7 +37,7 @@ use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
-use super::exception::{self, Failed, Recorder};
+use super::exception::{self, Failed};
 use super::gather::Gather;
 use super::pipeline::Pipeline;
 use super::place::Place;
@@ -68,7 +68,6 @@ pub struct Session {
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
-    recorder: Recorder,
     /// Applied positions with the target's WAL position that makes each durable.
     unflushed: VecDeque<(Lsn, Lsn)>,
     durable_lsn: Lsn,
@@ -103,7 +102,7 @@ impl Session {
         let place = Place::new(task_id, owner);
         Ok(Session {
             setwise: Some(Setwise::new(Arc::clone(&client), place.clone())),
-            changes: Changes::new(Pipeline::new(Arc::clone(&client))),
+            changes: Changes::new(Pipeline::new(Arc::clone(&client)), task_id),
             client,
             task_id: task_id.to_owned(),
             owner,
@@ -114,7 +113,6 @@ impl Session {
             job: None,
             on_error: OnError::Stop,
             failed: Vec::new(),
-            recorder: Recorder::default(),
             unflushed: VecDeque::new(),
             durable_lsn: Lsn::INVALID,
         })
@@ -164,6 +162,7 @@ impl Session {
         self.applied_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
         self.changes.careful = careful;
+        self.changes.skipped = exception::tables(&self.client, &self.task_id).await?;
         Ok(())
     }
 
@@ -236,6 +235,7 @@ impl Session {
                     return Ok(());
                 };
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.update(&relation, &run).await?;
                 self.read_again(reader, false).await
             }
@@ -244,11 +244,13 @@ impl Session {
                     return Ok(());
                 };
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.delete(&relation, &run).await
             }
             Action::Truncate(relations) => {
                 self.carry_out_gathered(end).await?;
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.truncate(&relations).await
             }
             Action::Commit { applied_lsn, .. } => {
@@ -279,6 +281,7 @@ impl Session {
         if self.on_error == OnError::Stop {
             return Err(exception::stop(&failed));
         }
+        self.changes.skipped.insert(failed.relation.oid);
         self.failed.push(failed);
         match self.failed.len() < exception::TOGETHER {
             true => Ok(()),
@@ -286,14 +289,12 @@ impl Session {
         }
     }
 
+    /// Later changes of such rows must find them recorded.
     async fn record_failed(&mut self) -> Result<()> {
-        if self.failed.is_empty() {
-            return Ok(());
+        match self.failed.is_empty() {
+            true => Ok(()),
+            false => self.changes.record(std::mem::take(&mut self.failed)).await,
         }
-        self.changes.close_copy().await?;
-        self.changes.settle(0).await?;
-        let failed = std::mem::take(&mut self.failed);
-        self.recorder.record(&self.client, &self.task_id, &failed).await
     }
 
     /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
@@ -349,8 +350,8 @@ impl Session {
         self.note_flush(Some(applied_lsn)).await
     }
 
-    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a query
-    /// on the same connection would wait for its end, which waits for us.
+    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a
+    /// query on the same connection would wait for its end, which waits for us.
     pub fn is_in_group(&self) -> bool {
         self.transaction != Transaction::Closed
     }
