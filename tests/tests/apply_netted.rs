@@ -183,6 +183,29 @@ fn a_large_value_that_an_update_leaves_out() {
     );
 }
 
+/// A row that is about to be read again under its key moves away, and its large values are not in
+/// the WAL: once the target kept those it had, though one of them had changed before the move.
+#[test]
+fn a_row_that_moves_while_it_waits_to_be_read_again() {
+    let mut pair = Pair::new();
+    let (large, other) = (noise("n"), noise("id + 100"));
+    pair.source.exec(&format!(
+        "CREATE TABLE item (id int PRIMARY KEY, n int, a text, b text);
+         INSERT INTO item SELECT n, 1, 'a' || {large}, {large} FROM generate_series(1, 5) n"
+    ));
+    pair.create_task("t", &[ITEM]);
+    pair.call(&["set_filter('t', 'public.item', 'a > $$9$$ OR n > 5')"]);
+    pair.start_task("t");
+    pair.replicate("t");
+    pair.assert_same_table(ITEM);
+    pair.source.exec(&format!(
+        "BEGIN; UPDATE item SET b = {other}; UPDATE item SET id = id + 50, n = 6 WHERE id < 4;
+         COMMIT"
+    ));
+    pair.replicate("t");
+    pair.assert_same_table(ITEM);
+}
+
 /// An update that finds nothing must not be committed as if all were well: once the row was lost.
 #[test]
 fn rows_that_someone_took_from_the_target_come_back() {

@@ -193,7 +193,10 @@ impl Changes {
         let (careful, skipped) = (self.is_careful(relation), self.has_skipped(relation));
         let may_be_new = relation.filtered || skipped;
         for row in run.updated_rows() {
-            if !row.unknown.is_empty() || self.is_stale(relation, &run.rows, row).await? {
+            if !row.unknown.is_empty()
+                || self.takes_along_what_is_unsettled(relation, row)
+                || self.is_stale(relation, &run.rows, row).await?
+            {
                 self.forget_and_want(relation, &run.rows, row).await?;
                 continue;
             }
@@ -220,6 +223,13 @@ impl Changes {
             }
         }
         Ok(())
+    }
+
+    /// The row moves to another key, with columns that the target may not have as they are now: the
+    /// old key is about to be read again, and nothing will be found there.
+    fn takes_along_what_is_unsettled(&self, relation: &Relation, row: UpdatedRow<'_>) -> bool {
+        let moves = row.old.is_some() && relation.has_key();
+        moves && !row.unchanged.is_empty() && self.unsettled.contains(&relation.oid)
     }
 
     /// The row is to be read again. Where its key changed, nothing is left under the old one.
