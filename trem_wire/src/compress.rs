@@ -1,23 +1,25 @@
-//! How a frame is packed: as it is, or through one zstd stream that lasts as long as the
-//! connection.
+//! How a frame is packed: as it is, or made small by what is known of rows (see [`shrink`]) and
+//! then through one zstd stream that lasts as long as the connection.
 //!
 //! The stream is flushed at each frame, so a frame can be unpacked the moment it arrives, while the
 //! window remembers earlier ones: even a transaction of 200 bytes shrinks. Level 1 with a window of
 //! 2^17 bytes keeps a stream under 1 MB of memory.
 //!
-//! | first byte | then |
+//! | first varint | then |
 //! |---|---|
 //! | 0 | the messages |
-//! | 1 | their length (varint), then the bytes that the zstd stream gave up to its flush |
+//! | n + 1 | the bytes that the zstd stream gave up to its flush; they unpack to a shrunk frame of n bytes |
+//!
+//! [`shrink`]: crate::shrink
 
 use bytes::Bytes;
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::codec::DecodeError;
 use crate::primitive::{put_varint, Reader};
+use crate::shrink::{Expander, Shrinker, AS_IT_IS};
 
-const PLAIN: u8 = 0;
-const ZSTD: u8 = 1;
+const PLAIN: u64 = 0;
 
 const LEVEL: i32 = 1;
 const WINDOW_LOG: u32 = 17;
@@ -36,6 +38,8 @@ pub enum Compression {
 /// Packs the frames of one stream, in order.
 pub struct Packer {
     encoder: Option<Encoder<'static>>,
+    shrinker: Shrinker,
+    shrunk: Vec<u8>,
 }
 
 impl Packer {
@@ -50,21 +54,30 @@ impl Packer {
                 Some(encoder)
             }
         };
-        Ok(Packer { encoder })
+        Ok(Packer { encoder, shrinker: Shrinker::default(), shrunk: Vec::new() })
     }
 
-    /// Appends the packed form of `messages` to `out`.
+    /// Appends the packed form of a frame to `out`. Fails when `messages` is not a frame, or zstd
+    /// cannot get its memory.
     pub fn pack(&mut self, messages: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
         let Some(encoder) = &mut self.encoder else {
-            out.push(PLAIN);
+            put_varint(out, PLAIN);
             out.extend_from_slice(messages);
             return Ok(());
         };
-        out.push(ZSTD);
-        put_varint(out, messages.len() as u64);
-        let mut input = InBuffer::around(messages);
-        while input.pos() < messages.len() {
-            append(out, |output| encoder.run(&mut input, output).map(drop))?;
+        self.shrunk.clear();
+        let (head, rest) = if Shrinker::takes(messages) {
+            self.shrinker.shrink(messages, &mut self.shrunk).map_err(std::io::Error::other)?;
+            (self.shrunk.as_slice(), [].as_slice())
+        } else {
+            (AS_IT_IS, messages)
+        };
+        put_varint(out, (head.len() + rest.len()) as u64 + 1);
+        for part in [head, rest] {
+            let mut input = InBuffer::around(part);
+            while input.pos() < part.len() {
+                append(out, |output| encoder.run(&mut input, output).map(drop))?;
+            }
         }
         while append(out, |output| encoder.flush(output))? > 0 {}
         Ok(())
@@ -74,6 +87,7 @@ impl Packer {
 /// Unpacks the frames of one stream, in order.
 pub struct Unpacker {
     decoder: Decoder<'static>,
+    expander: Expander,
 }
 
 impl Unpacker {
@@ -81,23 +95,21 @@ impl Unpacker {
     pub fn new() -> std::io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Unpacker { decoder })
+        Ok(Unpacker { decoder, expander: Expander::default() })
     }
 
     /// The messages of a packed frame.
     pub fn unpack(&mut self, frame: &Bytes) -> Result<Bytes, DecodeError> {
         let mut reader = Reader::new(frame);
-        match reader.byte()? {
-            PLAIN => Ok(frame.slice(1..)),
-            ZSTD => {
-                let length = usize::try_from(reader.varint()?)
-                    .ok()
-                    .filter(|&length| length <= FRAME_BYTES_MAX)
-                    .ok_or(DecodeError::Malformed("frame larger than any row"))?;
-                self.inflate(&frame[reader.offset()..], length).map(Bytes::from)
-            }
-            _ => Err(DecodeError::Malformed("unknown packing")),
-        }
+        let Some(length) = reader.varint()?.checked_sub(1) else {
+            return Ok(frame.slice(reader.offset()..));
+        };
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|&length| length <= FRAME_BYTES_MAX)
+            .ok_or(DecodeError::Malformed("frame larger than any row"))?;
+        let shrunk = self.inflate(&frame[reader.offset()..], length)?;
+        self.expander.expand(&shrunk.into())
     }
 
     fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {

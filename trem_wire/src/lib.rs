@@ -12,6 +12,7 @@ mod lsn;
 pub mod message;
 mod primitive;
 pub mod row;
+pub mod shrink;
 pub mod sqlstate;
 
 pub use lsn::{Lsn, ParseLsnError};
