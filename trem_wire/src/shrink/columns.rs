@@ -34,6 +34,9 @@ const PAST_BYTES_MAX: usize = 128;
 /// Longer values are not written in planes.
 const PLANES_MAX: usize = 64;
 
+/// How often a number must repeat before its column is written as the same.
+const REPEATS: u32 = 3;
+
 /// How many rows are looked at to choose a form.
 const SAMPLE_ROWS: usize = 48;
 
@@ -43,6 +46,8 @@ pub(super) struct Past {
     value: Option<Vec<u8>>,
     /// The last difference between two numbers.
     step: u64,
+    /// For how many blocks a number has been the same; known only where it is written.
+    repeats: u32,
 }
 
 impl Past {
@@ -161,12 +166,17 @@ impl<'a> Values<'a> {
             past.keep(None);
             return NULLS;
         }
-        if uniform && past.value.as_deref().is_some_and(|past| self.all_equal(past)) {
+        let is_number = uniform && matches!(length, 2 | 4 | 8);
+        let same = uniform && past.value.as_deref().is_some_and(|past| self.all_equal(past));
+        past.repeats = if same { past.repeats.saturating_add(1) } else { 0 };
+        // A number that happens to be the same does not change the form, so that the control bytes
+        // stay as they were; one that never changes costs nothing.
+        if same && (!is_number || past.repeats > REPEATS) {
             return SAME;
         }
-        let form = match length {
-            2 | 4 | 8 if uniform => self.write_numbers(length as usize, past, data),
-            _ => None,
+        let form = match is_number {
+            true => self.write_numbers(length as usize, past, data),
+            false => None,
         };
         past.keep(self.get(rows - 1));
         form.unwrap_or_else(|| self.write_bytes(uniform, past, data))
@@ -192,7 +202,8 @@ impl<'a> Values<'a> {
             return None;
         }
         let (mut before, mut last) = (past.number(width), past.step);
-        let form = if step < delta { STEP } else { DELTA };
+        // Steps must be much better: a form that changes by chance costs more than it saves.
+        let form = if step * 2 <= delta { STEP } else { DELTA };
         for row in 0..self.fields.len() {
             let value = number(self.bytes(row));
             let changed = difference(width, value, before);
