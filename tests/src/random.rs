@@ -22,6 +22,12 @@ impl Random {
         Random { state: seed }
     }
 
+    /// For tests that go through many seeds and tell themselves which one failed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        Random { state: seed }
+    }
+
     pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;

@@ -51,16 +51,16 @@ const ALL_TOGETHER: Case = Case {
     on_source: "SELECT id * 10, v, upper(a), b || v FROM doc WHERE v > 3 AND b <> '8'",
 };
 
-fn fill(source: &mut Database) {
+fn fill(source: &mut Database, table: &str) {
     source.exec(&format!(
-        "INSERT INTO doc SELECT n, n % 8, {a}, {b} FROM generate_series(1, 24) n",
+        "INSERT INTO {table} SELECT n, n % 8, {a}, {b} FROM generate_series(1, 24) n",
         a = noise("n"),
         b = noise("n * 1000"),
     ));
 }
 
 /// What happens to rows; `v` goes from 0 to 7. Each statement is a transaction.
-fn change(source: &mut Database) {
+fn change(source: &mut Database, table: &str) {
     let (fresh, other) = (noise("id * 7"), noise("id * 11"));
     for sql in [
         "UPDATE doc SET v = v",
@@ -85,7 +85,7 @@ fn change(source: &mut Database) {
         "UPDATE doc SET v = v + 2 WHERE v BETWEEN 2 AND 4",
         "DELETE FROM doc WHERE id % 7 = 0",
     ] {
-        source.exec(sql);
+        source.exec(&sql.replace("doc", table));
     }
 }
 
@@ -95,19 +95,19 @@ fn check(case: &Case, identity: &str) {
         "CREATE TABLE doc (id int PRIMARY KEY, v int, a text, b text);
          ALTER TABLE doc REPLICA IDENTITY {identity}"
     ));
-    fill(&mut pair.source);
+    fill(&mut pair.source, "doc");
     pair.create_task("t", &["public.doc"]);
     pair.call(case.rules);
     pair.start_task("t");
     pair.replicate("t");
     pair.assert_same(case.on_source, "SELECT * FROM doc");
     // First one by one as they come, then as a backlog.
-    pair.follow("t", change);
+    pair.follow("t", |source| change(source, "doc"));
     pair.assert_same(case.on_source, "SELECT * FROM doc");
     pair.source.exec("TRUNCATE doc");
-    fill(&mut pair.source);
+    fill(&mut pair.source, "doc");
     pair.replicate("t");
-    change(&mut pair.source);
+    change(&mut pair.source, "doc");
     pair.replicate("t");
     pair.assert_same(case.on_source, "SELECT * FROM doc");
     let read_again = pair.source_cluster.log().contains("trem:t:reread");
@@ -135,6 +135,89 @@ cases! {
     a_row_with_large_values_enters_a_filter_with_identity_full: BEHIND_A_FILTER, "FULL";
     large_values_meet_all_kinds_of_rules: ALL_TOGETHER, "DEFAULT";
     large_values_meet_all_kinds_of_rules_with_identity_full: ALL_TOGETHER, "FULL";
+}
+
+/// What is made of large values: rules of a table, and the columns that come of them.
+const USES: [(&[&str], &str); 3] = [
+    (&["set_value('t', '{table}', 'v', 'v + 1')"], "id, v + 1, a, b"),
+    (
+        &[
+            "set_value('t', '{table}', 'a', 'upper(a)')",
+            "change_type('t', '{table}', 'b', 'bytea', 'b::bytea')",
+            "add_column('t', '{table}', 'hash', 'text', 'md5(a)')",
+        ],
+        "id, v, upper(a), b::bytea, md5(a)",
+    ),
+    (
+        &[
+            "set_value('t', '{table}', 'a', 'v || a')",
+            "add_column('t', '{table}', 'both', 'text', 'right(a, 9) || left(b, 9)')",
+        ],
+        "id, v, v || a, b, right(a, 9) || left(b, 9)",
+    ),
+];
+
+/// None; one that rows enter; one that a large value decides, alone and with another column; one
+/// that the key decides.
+const FILTERS: [&str; 5] = ["true", "v > 3", "a < '8'", "b < '8' OR v > 5", "id % 5 < 3"];
+
+/// Every use behind every filter, each in a table of its own.
+fn check_combinations(identity: &str) {
+    let mut pair = Pair::new();
+    let mut tables = Vec::new();
+    for (use_at, (rules, columns)) in USES.into_iter().enumerate() {
+        for (filter_at, filter) in FILTERS.into_iter().enumerate() {
+            let table = format!("doc_{use_at}_{filter_at}");
+            pair.source.exec(&format!(
+                "CREATE TABLE {table} (id int NOT NULL, v int, a text, b text);
+                 CREATE UNIQUE INDEX {table}_id ON {table} (id)"
+            ));
+            pair.source.exec(&match identity {
+                "INDEX" => format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {table}_id"),
+                _ => format!(
+                    "ALTER TABLE {table} ADD PRIMARY KEY USING INDEX {table}_id,
+                     REPLICA IDENTITY {identity}"
+                ),
+            });
+            tables.push((table, rules, columns, filter));
+        }
+    }
+    let names: Vec<_> = tables.iter().map(|(table, ..)| format!("public.{table}")).collect();
+    pair.create_task("t", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (table, rules, _, filter) in &tables {
+        for rule in *rules {
+            pair.call(&[&rule.replace("{table}", &format!("public.{table}"))]);
+        }
+        pair.call(&[&format!("set_filter('t', 'public.{table}', $f${filter}$f$)")]);
+        fill(&mut pair.source, table);
+    }
+    let compare = |pair: &mut Pair| {
+        for (table, _, columns, filter) in &tables {
+            let on_source = format!("SELECT {columns} FROM {table} WHERE {filter}");
+            pair.assert_same(&on_source, &format!("SELECT * FROM {table}"));
+        }
+    };
+    pair.start_task("t");
+    pair.replicate("t");
+    compare(&mut pair);
+    pair.follow("t", |source| tables.iter().for_each(|(table, ..)| change(source, table)));
+    compare(&mut pair);
+    assert_eq!(pair.conflicts(), 0);
+}
+
+#[test]
+fn every_use_behind_every_filter() {
+    check_combinations("DEFAULT");
+}
+
+#[test]
+fn every_use_behind_every_filter_with_identity_full() {
+    check_combinations("FULL");
+}
+
+#[test]
+fn every_use_behind_every_filter_with_an_index_as_identity() {
+    check_combinations("INDEX");
 }
 
 #[test]

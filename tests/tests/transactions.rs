@@ -292,7 +292,8 @@ fn an_insert_of_a_row_that_the_target_has_already_replaces_it() {
     check_mended(
         "INSERT INTO one SELECT g, 'foreign', 0 FROM generate_series(1001, 1040) g",
         "INSERT INTO one SELECT g, 'ours', g FROM generate_series(1030, 1060) g;
-         INSERT INTO one VALUES (1001); INSERT INTO one SELECT g FROM generate_series(1002, 1029) g",
+         INSERT INTO one VALUES (1001);
+         INSERT INTO one SELECT g FROM generate_series(1002, 1029) g",
         40,
     );
 }

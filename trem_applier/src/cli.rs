@@ -6,6 +6,7 @@
 mod inspect;
 mod table;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +15,7 @@ use crate::check::{Finding, Severity};
 use crate::connect::connect;
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 use crate::source::control::{Control, Task};
 use crate::stop::Stop;
 use crate::supervisor::{self, End};
@@ -48,6 +50,9 @@ enum Command {
         /// Apply everything that is committed now, then exit.
         #[arg(long)]
         until_caught_up: bool,
+        /// Serve metrics for Prometheus at /metrics, and /health, on this address.
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
     },
     /// Check both sides of a task. Changes nothing.
     Check {
@@ -121,7 +126,10 @@ pub fn main() -> ExitCode {
 
 async fn execute(command: Command, bars: Bars) -> Result<u8> {
     match command {
-        Command::Run { source, tasks, until_caught_up } => {
+        Command::Run { source, tasks, until_caught_up, listen } => {
+            if let Some(address) = listen {
+                metrics::listen(address)?;
+            }
             let options = supervisor::Options { source: source.parse()?, tasks, until_caught_up };
             match supervisor::run(options, bars, stop_signal()?).await? {
                 End::Done => Ok(DONE),

@@ -13,6 +13,7 @@ pub mod conninfo;
 mod dial;
 pub mod error;
 pub mod load;
+pub mod metrics;
 pub mod report;
 pub mod source;
 pub mod stop;

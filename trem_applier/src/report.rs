@@ -14,13 +14,13 @@ use trem_wire::Lsn;
 
 use crate::conninfo::ConnInfo;
 use crate::error::Error;
+use crate::metrics;
 use crate::source::control::Control;
 use crate::target::Counts;
 
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     Starting,
     Waiting,
@@ -29,6 +29,30 @@ pub enum Phase {
     Stopped,
     Failed,
     Finished,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 7] = [
+        Phase::Starting,
+        Phase::Waiting,
+        Phase::FullLoad,
+        Phase::Cdc,
+        Phase::Stopped,
+        Phase::Failed,
+        Phase::Finished,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Waiting => "waiting",
+            Phase::FullLoad => "full_load",
+            Phase::Cdc => "cdc",
+            Phase::Stopped => "stopped",
+            Phase::Failed => "failed",
+            Phase::Finished => "finished",
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -42,6 +66,9 @@ pub enum TablePhase {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct TableReport {
     pub oid: u32,
+    /// As the target has it, for metrics: the source knows it.
+    #[serde(skip)]
+    pub target_table: String,
     pub state: TablePhase,
     pub rows_loaded: u64,
     pub bytes_loaded: u64,
@@ -53,9 +80,10 @@ pub struct TableReport {
 }
 
 impl TableReport {
-    pub fn new(oid: u32, state: TablePhase) -> Self {
+    pub fn new(oid: u32, target_table: String, state: TablePhase) -> Self {
         TableReport {
             oid,
+            target_table,
             state,
             rows_loaded: 0,
             bytes_loaded: 0,
@@ -81,7 +109,7 @@ pub struct Report {
 impl Report {
     fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
-            "phase": self.phase,
+            "phase": self.phase.name(),
             "applied_lsn": self.applied_lsn,
             "confirmed_lsn": self.confirmed_lsn,
             "last_error": self.last_error,
@@ -182,7 +210,11 @@ async fn send_reports(
                 None => return,
             },
         };
-        let newest = report.borrow_and_update().to_json();
+        let newest = {
+            let report = report.borrow_and_update();
+            metrics::publish(&task, &report);
+            report.to_json()
+        };
         if let Err(error) = send(&source, &task, &mut control, &newest).await {
             tracing::debug!(task = %task, "report not sent: {error}");
             control = None;

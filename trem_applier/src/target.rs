@@ -12,6 +12,7 @@ pub mod progress;
 pub mod reread;
 pub mod schema;
 pub mod session;
+mod skipped;
 mod statement;
 
 pub use changes::{copy_bytes, Counts, COPY_HEAD, COPY_TAIL};

@@ -23,7 +23,7 @@ use bytes::{Buf, BufMut, Bytes};
 use postgres_protocol::message::frontend;
 use trem_wire::Lsn;
 
-use crate::connect::{attrs_answer, attrs_question, version_number, SETTINGS};
+use crate::connect::{attrs_answer, attrs_question, settings, version_number};
 use crate::conninfo::{ConnInfo, Host, SessionAttrs};
 use crate::dial::{dial, Login};
 use crate::error::{Error, Kind, Result};
@@ -237,7 +237,7 @@ impl Login for ReplicationLogin {
         let mut wire = Wire::new(transport);
         let parameters = login::login(&mut wire, info, host).await?;
         let mut connection = ReplicationConnection { wire, parameters };
-        connection.execute(SETTINGS).await?;
+        connection.execute(&settings()).await?;
         if let Some(question) = attrs_question(attrs) {
             let row = connection.one_row(question).await?;
             attrs_answer(attrs, column(&row, 0)? == "t")?;

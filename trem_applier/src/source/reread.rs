@@ -6,7 +6,10 @@
 //! back is the source's insert position after that snapshot was taken: nothing in the rows is
 //! later.
 //!
-//! When a rule cannot compute a row, the keys are read one by one, so that only such rows fail.
+//! When a rule cannot compute a row, the keys are read one by one, so that only such rows fail; and
+//! of such a row one computed column after the other, to find the rule (see [`blame`]).
+
+mod blame;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,6 +24,7 @@ use trem_wire::message::{Relation, RowFormat};
 use trem_wire::row::{Row, RowWriter};
 use trem_wire::Lsn;
 
+use self::blame::Suspect;
 use super::snapshot;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
@@ -40,8 +44,11 @@ const PIPELINED: usize = 64;
 pub enum Read {
     Row(Bytes),
     None,
-    /// A rule cannot compute the row: the error's SQLSTATE.
-    Failed(String),
+    /// A rule cannot compute the row: which (0: not known), and the error's SQLSTATE.
+    Failed {
+        rule_id: i64,
+        sqlstate: String,
+    },
 }
 
 /// The connection is opened when the first row must be read again.
@@ -51,6 +58,8 @@ pub struct Reader {
     client: Option<Client>,
     /// By table OID: the names of its views.
     views: HashMap<u32, Vec<String>>,
+    /// By table OID.
+    rules: HashMap<u32, Vec<Suspect>>,
     statements: HashMap<u32, (Relation, Vec<Statement>)>,
 }
 
@@ -65,6 +74,7 @@ impl Reader {
             task: definition.task.clone(),
             client: None,
             views: views.collect(),
+            rules: definition.tables.iter().map(|t| (t.oid, blame::suspects(t))).collect(),
             statements: HashMap::new(),
         }
     }
@@ -93,7 +103,7 @@ impl Reader {
                 Ok(read) => rows.extend(read),
                 Err(error) if is_of_a_row(&error) => {
                     client.batch_execute("ROLLBACK TO keys").await?;
-                    rows.extend(one_by_one(&client, &statements, relation, some).await?);
+                    rows.extend(self.one_by_one(&client, &statements, relation, some).await?);
                 }
                 Err(error) => return Err(error),
             }
@@ -113,10 +123,36 @@ impl Reader {
         let views = self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice);
         let mut statements = Vec::with_capacity(views.len());
         for view in views {
-            statements.push(client.prepare(&select(relation, view)).await?);
+            statements
+                .push(client.prepare(&select(relation, view, 0..relation.columns.len())).await?);
         }
         self.statements.insert(relation.oid, (relation.clone(), statements.clone()));
         Ok(statements)
+    }
+
+    /// Each key in a subtransaction, under the same snapshot.
+    async fn one_by_one(
+        &self,
+        client: &Client,
+        statements: &[Statement],
+        relation: &Relation,
+        keys: &[Bytes],
+    ) -> Result<Vec<Read>> {
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            client.batch_execute("SAVEPOINT key").await?;
+            rows.push(match read_row(client, statements, relation, key).await {
+                Err(error) if is_of_a_row(&error) => {
+                    client.batch_execute("ROLLBACK TO key").await?;
+                    let sqlstate = error.sqlstate_code().unwrap_or_default().to_owned();
+                    let rule_id = self.find_rule(client, relation, key).await?;
+                    Read::Failed { rule_id, sqlstate }
+                }
+                read => read?,
+            });
+            client.batch_execute("RELEASE key").await?;
+        }
+        Ok(rows)
     }
 }
 
@@ -143,9 +179,10 @@ async fn see(client: &Client, task: &str, xids: &[u64]) -> Result<Lsn> {
     }
 }
 
-fn select(relation: &Relation, view: &str) -> String {
+/// Reads some columns of the row with a key.
+fn select(relation: &Relation, view: &str, columns: impl Iterator<Item = usize>) -> String {
     let column = |at: usize| format!("v.{}", escape_identifier(&relation.columns[at].name));
-    let columns: Vec<_> = (0..relation.columns.len())
+    let columns: Vec<_> = columns
         .map(|at| match relation.format {
             RowFormat::Binary => column(at),
             // `format` writes a value as its type does; a cast to text may not.
@@ -164,31 +201,17 @@ fn select(relation: &Relation, view: &str) -> String {
     )
 }
 
-/// A rule's expression fails on the values of a row: the classes of SQLSTATEs for that.
+/// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an
+/// error row, see the extension's `pg/evaluate.rs`.
 fn is_of_a_row(error: &Error) -> bool {
-    error.sqlstate_code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    let is =
+        |code: &str| code.starts_with("22") || ["23502", "23514", "54000", "0A000"].contains(&code);
+    error.sqlstate_code().is_some_and(is)
 }
 
-/// Each key in a subtransaction, under the same snapshot.
-async fn one_by_one(
-    client: &Client,
-    statements: &[Statement],
-    relation: &Relation,
-    keys: &[Bytes],
-) -> Result<Vec<Read>> {
-    let mut rows = Vec::with_capacity(keys.len());
-    for key in keys {
-        client.batch_execute("SAVEPOINT key").await?;
-        rows.push(match read_row(client, statements, relation, key).await {
-            Err(error) if is_of_a_row(&error) => {
-                client.batch_execute("ROLLBACK TO key").await?;
-                Read::Failed(error.sqlstate_code().unwrap_or_default().to_owned())
-            }
-            read => read?,
-        });
-        client.batch_execute("RELEASE key").await?;
-    }
-    Ok(rows)
+fn values(relation: &Relation, key: &Bytes) -> Result<Vec<Value>> {
+    let fields = Row::decode(key)?.fields();
+    Ok(fields.map(|field| Value::new(relation.format, key, field)).collect())
 }
 
 async fn read_row(
@@ -198,10 +221,8 @@ async fn read_row(
     key: &Bytes,
 ) -> Result<Read> {
     for statement in statements {
-        let fields = Row::decode(key)?.fields();
-        let values: Vec<_> = fields.map(|field| Value::new(relation.format, key, field)).collect();
-        let parameters: Vec<&(dyn ToSql + Sync)> =
-            values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        let values = values(relation, key)?;
+        let parameters: Vec<_> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         if let Some(row) = client.query_opt(statement, &parameters).await? {
             return copy_row(&row).map(Read::Row);
         }

@@ -28,6 +28,9 @@ impl Changes {
             let key = key_of(relation, rows, row);
             let gone = self.delete_now(relation, key).await?;
             self.count_conflicts(relation, gone);
+            if gone > 0 {
+                self.settle_row(relation, key_of(relation, rows, row)).await?;
+            }
             self.evict(relation, rows, row).await?;
         }
         self.insert_row(relation, rows, row).await?;

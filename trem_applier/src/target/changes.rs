@@ -4,7 +4,7 @@
 //! pipelined. Where the target may not be what the source had before, [`careful`](super::careful)
 //! takes over; rows that must be read again are collected here and read at the end of the group.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use trem_wire::Lsn;
 use super::exception::Failed;
 use super::pipeline::{Expect, Pipeline};
 use super::reread::{self, FoundRow, Reread};
-use super::{quote_table, statement};
+use super::skipped::key_before;
+use super::{exception, quote_table, statement};
 use crate::error::{Error, Kind, Result};
 use crate::value::Value;
 
@@ -60,6 +61,9 @@ pub(super) struct Changes {
     wanted: HashMap<u32, Wanted>,
     /// Statements in flight that may want rows to be read again.
     may_want: usize,
+    pub(super) task_id: String,
+    /// Tables of which some rows were skipped.
+    pub(super) skipped: HashSet<u32>,
 }
 
 /// Keys of one table whose rows are to be read again.
@@ -80,7 +84,7 @@ struct Table {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Shape {
+pub(super) enum Shape {
     Copy,
     Insert,
     Delete,
@@ -89,10 +93,14 @@ enum Shape {
     Update(Vec<usize>),
     /// The columns of the unique index whose value is taken away.
     Evict(Vec<usize>),
+    /// Keeps a skipped row, with its key or without.
+    Record(bool),
+    FindSkipped,
+    Settle,
 }
 
 impl Changes {
-    pub(super) fn new(pipeline: Pipeline) -> Self {
+    pub(super) fn new(pipeline: Pipeline, task_id: &str) -> Self {
         Changes {
             pipeline,
             copy: None,
@@ -105,6 +113,8 @@ impl Changes {
             group_xids: Vec::new(),
             wanted: HashMap::new(),
             may_want: 0,
+            task_id: task_id.to_owned(),
+            skipped: HashSet::new(),
         }
     }
 
@@ -161,9 +171,10 @@ impl Changes {
     pub(super) async fn update(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
         self.close_copy().await?;
         self.counts(relation).updates += u64::from(run.row_count);
-        let careful = self.is_careful(relation);
+        let (careful, skipped) = (self.is_careful(relation), self.has_skipped(relation));
+        let may_be_new = relation.filtered || skipped;
         for row in run.updated_rows() {
-            if !row.unknown.is_empty() {
+            if !row.unknown.is_empty() || self.is_stale(relation, &run.rows, row).await? {
                 self.forget_and_want(relation, &run.rows, row).await?;
                 continue;
             }
@@ -174,16 +185,19 @@ impl Changes {
                 .collect();
             if assigned.is_empty() {
                 // Only the key is there, and it did not move; or nothing of the row is in the WAL.
-                if relation.filtered || careful {
+                if may_be_new || careful {
                     self.want(relation, key_row(relation, row.new));
                 }
             } else if careful {
                 self.update_carefully(relation, &run.rows, row, assigned).await?;
-            } else if relation.filtered && relation.has_key() && row.unchanged.is_empty() {
+            } else if may_be_new && relation.has_key() && row.unchanged.is_empty() {
                 self.upsert_row(relation, &run.rows, row).await?;
             } else {
                 let expect = self.expect_update(relation, row);
                 self.update_row(relation, &run.rows, row, assigned, expect).await?;
+            }
+            if skipped && row.unchanged.is_empty() {
+                self.settle_row(relation, key_before(relation, &run.rows, row)).await?;
             }
         }
         Ok(())
@@ -198,12 +212,13 @@ impl Changes {
     ) -> Result<()> {
         if let Some(old) = row.old {
             self.delete_now(relation, values(relation, rows, old.fields())).await?;
+            self.settle_row(relation, values(relation, rows, old.fields())).await?;
         }
         self.want(relation, key_row(relation, row.new));
         Ok(())
     }
 
-    /// An update of a filtered table, all columns at hand: the row may be new to the target.
+    /// An update with all columns at hand, of a row that may be new to the target.
     async fn upsert_row(
         &mut self,
         relation: &Arc<Relation>,
@@ -257,13 +272,14 @@ impl Changes {
         self.counts(relation).deletes += u64::from(run.row_count);
         let statement = self.statement(relation, Shape::Delete).await?;
         for row in run.rows() {
-            let values = values(relation, &run.rows, row.fields());
-            // A row outside the filter was never there.
-            let expect = match relation.filtered {
+            let key = values(relation, &run.rows, row.fields());
+            // A row outside the filter, or one that was skipped, was never there.
+            let expect = match relation.filtered || self.has_skipped(relation) {
                 true => Expect::Anything,
                 false => Expect::Deleted(Arc::clone(relation)),
             };
-            self.pipeline.send_row(&statement, values, expect).await;
+            self.pipeline.send_row(&statement, key, expect).await;
+            self.settle_row(relation, values(relation, &run.rows, row.fields())).await?;
             self.settle_some().await?;
         }
         Ok(())
@@ -284,6 +300,7 @@ impl Changes {
         self.close_copy().await?;
         let sql = statement::truncate(relations.iter().map(AsRef::as_ref));
         self.pipeline.send_simple(sql).await;
+        self.settle_tables(relations).await;
         self.settle_some().await
     }
 
@@ -316,7 +333,7 @@ impl Changes {
         Ok(())
     }
 
-    async fn settle_some(&mut self) -> Result<()> {
+    pub(super) async fn settle_some(&mut self) -> Result<()> {
         if self.careful {
             return self.settle(0).await;
         }
@@ -400,15 +417,16 @@ impl Changes {
             self.settle(0).await?;
             let found = reader.read(&relation, &keys, &self.group_xids).await?;
             for (key, row) in keys.iter().zip(&found.rows) {
-                if let FoundRow::Failed(sqlstate) = row {
-                    failed.push(self.failed_row(&relation, key, sqlstate));
+                if let FoundRow::Failed { rule_id, sqlstate } = row {
+                    failed.push(self.failed_row(&relation, key, *rule_id, sqlstate));
                     continue;
                 }
-                let values = values(&relation, key, Row::decode(key)?.fields());
-                self.delete_now(&relation, values).await?;
+                let address = Row::decode(key)?;
+                self.delete_now(&relation, values(&relation, key, address.fields())).await?;
                 if let FoundRow::Row(row) = row {
                     self.put_row(&relation, row, Row::decode(row)?).await?;
                 }
+                self.settle_row(&relation, values(&relation, key, address.fields())).await?;
             }
             let end = self.ahead.entry(oid).or_default();
             *end = found.position.max(*end);
@@ -417,12 +435,17 @@ impl Changes {
         Ok((ahead, failed))
     }
 
-    /// A view does not say which of its rules failed.
-    fn failed_row(&self, relation: &Arc<Relation>, key: &Bytes, sqlstate: &str) -> Failed {
+    fn failed_row(
+        &self,
+        relation: &Arc<Relation>,
+        key: &Bytes,
+        rule_id: i64,
+        sqlstate: &str,
+    ) -> Failed {
         let row = ErrorRow {
             relation: relation.oid,
             operation: Operation::Update,
-            rule_id: 0,
+            rule_id,
             sqlstate: sqlstate.to_owned(),
             key: key.clone(),
         };
@@ -452,7 +475,11 @@ impl Changes {
         self.counts.entry(relation.oid).or_default()
     }
 
-    async fn statement(&mut self, relation: &Arc<Relation>, shape: Shape) -> Result<Statement> {
+    pub(super) async fn statement(
+        &mut self,
+        relation: &Arc<Relation>,
+        shape: Shape,
+    ) -> Result<Statement> {
         let fresh = || Table { relation: Arc::clone(relation), statements: HashMap::new() };
         let table = self.tables.entry(relation.oid).or_insert_with(fresh);
         if table.relation != *relation {
@@ -468,6 +495,9 @@ impl Changes {
             Shape::Upsert => statement::upsert(relation),
             Shape::Update(assigned) => statement::update(relation, assigned),
             Shape::Evict(columns) => statement::evict(relation, columns),
+            Shape::Record(keyed) => exception::insert(relation, *keyed),
+            Shape::FindSkipped => exception::find(relation, &self.task_id),
+            Shape::Settle => exception::settle(relation, &self.task_id),
         };
         let statement = self.pipeline.client().prepare(&sql).await;
         let statement = statement.map_err(|error| named(error.into(), relation))?;

@@ -1,10 +1,18 @@
 //! Rows that the source could not compute, kept in `trem_target.exception` when the task skips
 //! them.
+//!
+//! A record is open as long as the target does not have what the source has for its row: neither
+//! the row as it is, nor, where it was deleted, no row. It is settled when the row was applied
+//! whole, read again, deleted or truncated, or when its table is loaded again; it is kept as a log,
+//! with the time in `settled_at`. A record without a key (not even that could be computed) is
+//! settled with its whole table only. What open records mean for changes is in
+//! [`skipped`](super::skipped).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use postgres_protocol::escape::escape_literal;
 use serde_json::{json, Value as Json};
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::Statement;
@@ -20,7 +28,7 @@ use crate::value::Value;
 pub const TOGETHER: usize = 256;
 
 /// Parameters before those of the key.
-const FIXED: usize = 7;
+const FIXED: usize = 8;
 
 /// A row that failed, and the transaction that it is of; none in a load.
 #[derive(Debug)]
@@ -30,10 +38,11 @@ pub struct Failed {
     pub commit_lsn: Option<Lsn>,
 }
 
-/// Records failed rows in the open transaction of a session.
+/// Records failed rows of one load, in its open transaction.
 #[derive(Default)]
 pub struct Recorder {
-    statements: HashMap<(u32, bool), Statement>,
+    /// By whether the row brought its key.
+    statements: HashMap<bool, Statement>,
 }
 
 impl Recorder {
@@ -47,14 +56,14 @@ impl Recorder {
             for Failed { relation, row, .. } in some {
                 let keyed = has_key(relation, row);
                 if let std::collections::hash_map::Entry::Vacant(entry) =
-                    self.statements.entry((relation.oid, keyed))
+                    self.statements.entry(keyed)
                 {
                     entry.insert(client.prepare(&insert(relation, keyed)).await?);
                 }
             }
             try_join_all(some.iter().map(|failed| {
                 let keyed = has_key(&failed.relation, &failed.row);
-                send(client, &self.statements[&(failed.relation.oid, keyed)], task_id, failed)
+                send(client, &self.statements[&keyed], task_id, failed)
             }))
             .await?;
         }
@@ -63,34 +72,88 @@ impl Recorder {
 }
 
 /// The row brought its whole key.
-fn has_key(relation: &Relation, row: &ErrorRow) -> bool {
+pub(super) fn has_key(relation: &Relation, row: &ErrorRow) -> bool {
     relation.has_key() && relation.key().count() == row.key().field_count()
 }
 
 /// The key is kept as text, as the target's types write it.
-fn insert(relation: &Relation, keyed: bool) -> String {
-    let casts: Vec<_> = relation
-        .key()
-        .enumerate()
-        .map(|(n, at)| format!("${}::{}", n + FIXED + 1, relation.columns[at].type_name))
-        .collect();
+pub(super) fn insert(relation: &Relation, keyed: bool) -> String {
     let key = match keyed {
-        true => format!("ROW({})::text", casts.join(", ")),
+        true => key_text(relation, FIXED + 1),
         false => "NULL".to_owned(),
     };
     format!(
-        "INSERT INTO trem_target.exception (task_id, source_table, target_table, operation,
-             rule_id, sqlstate, commit_lsn, key)
-         VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, {key})"
+        "INSERT INTO trem_target.exception (task_id, source_oid, source_table, target_table,
+             operation, rule_id, sqlstate, commit_lsn, key)
+         VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, {key})"
     )
 }
 
-async fn send(
+/// The key as it is kept, of parameters from this one on.
+fn key_text(relation: &Relation, first_parameter: usize) -> String {
+    let casts: Vec<_> = relation
+        .key()
+        .enumerate()
+        .map(|(n, at)| format!("${}::{}", first_parameter + n, relation.columns[at].type_name))
+        .collect();
+    format!("ROW({})::text", casts.join(", "))
+}
+
+/// Settles the open records of a row. Parameters: its key.
+pub(super) fn settle(relation: &Relation, task_id: &str) -> String {
+    let (is_open, key) = (is_open(task_id, &[relation.oid]), key_text(relation, 1));
+    format!(
+        "UPDATE trem_target.exception AS e SET settled_at = now() FROM (SELECT {key} AS key) AS k
+         WHERE {is_open} AND {IS_OF_KEY}"
+    )
+}
+
+/// One row if the row has an open record. Parameters: its key.
+pub(super) fn find(relation: &Relation, task_id: &str) -> String {
+    let (is_open, key) = (is_open(task_id, &[relation.oid]), key_text(relation, 1));
+    format!(
+        "SELECT FROM trem_target.exception AS e, (SELECT {key} AS key) AS k
+         WHERE {is_open} AND {IS_OF_KEY} LIMIT 1"
+    )
+}
+
+/// Settles all open records of whole tables.
+pub(super) fn settle_tables(task_id: &str, oids: &[u32]) -> String {
+    let is_open = is_open(task_id, oids);
+    format!("UPDATE trem_target.exception AS e SET settled_at = now() WHERE {is_open}")
+}
+
+/// The hash is in the index: a key may be longer than an index can take.
+const IS_OF_KEY: &str = "hashtextextended(e.key, 0) = hashtextextended(k.key, 0) AND e.key = k.key";
+
+fn is_open(task_id: &str, oids: &[u32]) -> String {
+    let oids: Vec<_> = oids.iter().map(u32::to_string).collect();
+    format!(
+        "e.task_id = {}::uuid AND e.source_oid IN ({}) AND e.settled_at IS NULL",
+        escape_literal(task_id),
+        oids.join(", ")
+    )
+}
+
+/// The table is emptied or none of the task's any more.
+pub async fn settle_table(client: &Client, task_id: &str, oid: u32) -> Result<()> {
+    Ok(client.batch_execute(&settle_tables(task_id, &[oid])).await?)
+}
+
+/// The tables that have open records.
+pub(super) async fn tables(client: &Client, task_id: &str) -> Result<HashSet<u32>> {
+    let sql = "SELECT DISTINCT source_oid FROM trem_target.exception
+               WHERE task_id = $1::text::uuid AND settled_at IS NULL";
+    let rows = client.query(sql, &[&task_id]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+pub(super) async fn send(
     client: &Client,
     statement: &Statement,
     task_id: &str,
     failed: &Failed,
-) -> Result<()> {
+) -> std::result::Result<u64, tokio_postgres::Error> {
     let Failed { relation, row, commit_lsn } = failed;
     let operation = match row.operation {
         Operation::Insert => "insert",
@@ -103,12 +166,12 @@ async fn send(
     let key: Vec<_> =
         row.key().fields().map(|field| Value::new(relation.format, &row.key, field)).collect();
     let mut parameters: Vec<&(dyn ToSql + Sync)> =
-        vec![&task_id, &source, &target, &operation, &row.rule_id, &row.sqlstate, &lsn];
+        vec![&task_id, &relation.oid, &source, &target, &operation];
+    parameters.extend([&row.rule_id as &(dyn ToSql + Sync), &row.sqlstate, &lsn]);
     if has_key(relation, row) {
         parameters.extend(key.iter().map(|value| value as &(dyn ToSql + Sync)));
     }
-    client.execute(statement, &parameters).await?;
-    Ok(())
+    client.execute(statement, &parameters).await
 }
 
 /// The next records after number `after`, at most `count`, and the number of the last.
@@ -139,7 +202,7 @@ pub async fn read(
 pub(super) fn stop(failed: &Failed) -> Error {
     let Failed { relation, row, .. } = failed;
     let key: Vec<_> = relation.key().map(|at| relation.columns[at].name.as_str()).collect();
-    // Of a row that was read again it is not known.
+    // Of a row that was read again it may not be known.
     let rule = match row.rule_id {
         0 => "a rule".to_owned(),
         id => format!("rule {id}"),

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS trem_target.table_state (
 CREATE TABLE IF NOT EXISTS trem_target.exception (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id uuid NOT NULL REFERENCES trem_target.progress ON DELETE CASCADE,
+    source_oid oid NOT NULL,
     source_table text NOT NULL,
     target_table text NOT NULL,
     operation text NOT NULL,
@@ -52,8 +53,11 @@ CREATE TABLE IF NOT EXISTS trem_target.exception (
     sqlstate text NOT NULL,
     commit_lsn pg_lsn,
     key text,
-    skipped_at timestamptz NOT NULL DEFAULT now()
+    skipped_at timestamptz NOT NULL DEFAULT now(),
+    settled_at timestamptz
 );
+CREATE INDEX IF NOT EXISTS exception_open ON trem_target.exception
+    (task_id, source_oid, hashtextextended(key, 0)) WHERE settled_at IS NULL;
 COMMENT ON SCHEMA trem_target IS 'TREM: how far each task has been applied to this database';
 ";
 

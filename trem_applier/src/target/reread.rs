@@ -42,8 +42,8 @@ pub enum FoundRow {
     Row(Bytes),
     /// No row, or one that the filter does not let pass.
     None,
-    /// A row that a rule cannot compute: the error's SQLSTATE.
-    Failed(String),
+    /// A row that a rule cannot compute: which (0: not known), and the error's SQLSTATE.
+    Failed { rule_id: i64, sqlstate: String },
 }
 
 /// Reads rows again on the source. Implemented by whoever joins source and target.

@@ -34,7 +34,7 @@ use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
-use super::exception::{self, Failed, Recorder};
+use super::exception::{self, Failed};
 use super::pipeline::{Expect, Pipeline};
 use super::progress;
 use super::progress::TableRecord;
@@ -57,7 +57,6 @@ pub struct Session {
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
-    recorder: Recorder,
     unflushed: VecDeque<(Lsn, Lsn)>,
     durable_lsn: Lsn,
 }
@@ -88,7 +87,7 @@ impl Session {
         }
         let client = Arc::new(client);
         Ok(Session {
-            changes: Changes::new(Pipeline::new(Arc::clone(&client))),
+            changes: Changes::new(Pipeline::new(Arc::clone(&client)), task_id),
             client,
             task_id: task_id.to_owned(),
             owner: Uuid::new_v4(),
@@ -97,7 +96,6 @@ impl Session {
             compare_and_set: None,
             on_error: OnError::Stop,
             failed: Vec::new(),
-            recorder: Recorder::default(),
             unflushed: VecDeque::new(),
             durable_lsn: Lsn::INVALID,
         })
@@ -146,6 +144,7 @@ impl Session {
         self.applied_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
         self.changes.careful = careful;
+        self.changes.skipped = exception::tables(&self.client, &self.task_id).await?;
         Ok(())
     }
 
@@ -212,15 +211,18 @@ impl Session {
             }
             Action::Update(relation, run) => {
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.update(&relation, &run).await?;
                 self.read_again(reader, false).await
             }
             Action::Delete(relation, run) => {
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.delete(&relation, &run).await
             }
             Action::Truncate(relations) => {
                 self.begin(end).await?;
+                self.record_failed().await?;
                 self.changes.truncate(&relations).await
             }
             Action::Commit { applied_lsn, .. } => {
@@ -247,6 +249,7 @@ impl Session {
         if self.on_error == OnError::Stop {
             return Err(exception::stop(&failed));
         }
+        self.changes.skipped.insert(failed.relation.oid);
         self.failed.push(failed);
         match self.failed.len() < exception::TOGETHER {
             true => Ok(()),
@@ -254,14 +257,12 @@ impl Session {
         }
     }
 
+    /// Later changes of such rows must find them recorded.
     async fn record_failed(&mut self) -> Result<()> {
-        if self.failed.is_empty() {
-            return Ok(());
+        match self.failed.is_empty() {
+            true => Ok(()),
+            false => self.changes.record(std::mem::take(&mut self.failed)).await,
         }
-        self.changes.close_copy().await?;
-        self.changes.settle(0).await?;
-        let failed = std::mem::take(&mut self.failed);
-        self.recorder.record(&self.client, &self.task_id, &failed).await
     }
 
     /// Reads rows again, and stores with their tables how far ahead of the stream they are now.
@@ -332,8 +333,8 @@ impl Session {
         self.note_flush(Some(applied_lsn)).await
     }
 
-    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a query
-    /// on the same connection would wait for its end, which waits for us.
+    /// Whether the target transaction of a group is open. Then its COPY may be open too, and a
+    /// query on the same connection would wait for its end, which waits for us.
     pub fn is_in_group(&self) -> bool {
         self.transaction != Transaction::Closed
     }

@@ -10,7 +10,8 @@
 //! A constraint that refuses a row, or a row that is not there, rolls the group back. The stream is
 //! opened again at `applied_lsn` and the same transactions are applied one by one, carefully: rows
 //! that are not as the source had them are put right and counted. If that fails too, it is the
-//! task's error, with the transaction's position.
+//! task's error, with the transaction's position. So it is with a row that the source could not
+//! compute: the transactions before are applied, and the task stops at exactly that one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -99,7 +100,7 @@ impl Reread for SourceReader {
         let found = |read| match read {
             Read::Row(row) => FoundRow::Row(row),
             Read::None => FoundRow::None,
-            Read::Failed(sqlstate) => FoundRow::Failed(sqlstate),
+            Read::Failed { rule_id, sqlstate } => FoundRow::Failed { rule_id, sqlstate },
         };
         Ok(Found { rows: rows.into_iter().map(found).collect(), position })
     }
@@ -140,11 +141,16 @@ impl Run {
                 return Err(error);
             }
             let failed_at = self.failed_at(&follow, &error);
-            let may_be_mended = matches!(error.kind(), Kind::Refused | Kind::RowMissing);
-            if !may_be_mended || self.careful_until >= failed_at {
+            let one_by_one =
+                matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
+            if !one_by_one || self.careful_until >= failed_at {
                 return Err(error.context(format!("transaction at {failed_at}")));
             }
-            tracing::info!(task = %self.name(), at = %failed_at, "anew, carefully: {error}");
+            tracing::info!(
+                task = %self.name(),
+                at = %failed_at,
+                "anew, one transaction at a time: {error}"
+            );
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;

@@ -14,7 +14,7 @@ use crate::source::control::Slot;
 use crate::source::replication::ReplicationConnection;
 use crate::source::snapshot::Holder;
 use crate::target::progress::{self, Progress, TableRecord, TableState};
-use crate::target::{quote_table, schema};
+use crate::target::{exception, quote_table, schema};
 
 /// A table of the definition and what the target must do about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,7 +192,9 @@ impl Run {
         client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
         for record in records {
             if !definition.tables.iter().any(|table| table.oid == record.source_oid) {
-                progress::forget_table(client, &definition.task_id, record.source_oid).await?;
+                let (task_id, oid) = (&definition.task_id, record.source_oid);
+                exception::settle_table(client, task_id, oid).await?;
+                progress::forget_table(client, task_id, oid).await?;
             }
         }
         let added: Vec<_> =
@@ -238,6 +240,7 @@ impl Run {
             rows_loaded: 0,
             reread_end: Lsn::INVALID,
         };
+        exception::settle_table(client, &definition.task_id, table.oid).await?;
         progress::write_table(client, &definition.task_id, &record).await
     }
 
@@ -251,8 +254,9 @@ impl Run {
                     TableState::Live => TablePhase::Live,
                 };
                 let before = report.tables.remove(&record.source_oid);
+                let name = format!("{}.{}", record.target_schema, record.target_name);
                 let mut table =
-                    before.unwrap_or_else(|| TableReport::new(record.source_oid, state));
+                    before.unwrap_or_else(|| TableReport::new(record.source_oid, name, state));
                 table.state = state;
                 table.rows_loaded = u64::try_from(record.rows_loaded).unwrap_or(0);
                 table.overlap_end = Some(record.overlap_end);

@@ -1,7 +1,7 @@
 //! Rows of a table with a filter or with columns that are computed.
 //!
 //! # What a change becomes
-//! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it reads a
+//! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it needs a
 //! value that is not in the WAL). With replica identity FULL it is asked about the old row too.
 //!
 //! | change | new row | becomes |
@@ -21,8 +21,10 @@
 //! # Failures
 //! An expression that fails makes an error row of the change: the key that the target has, the
 //! rule and the SQLSTATE, never a value that is not key, nor the message. A key column that is NULL
-//! fails as a constraint does. Keys of old rows go through the same expressions, because those are
-//! what the target has; an old row of which it fails is not there, so only a delete reports that.
+//! fails as a constraint does. An update that fails leaves the target's row as it was, unless its
+//! key changes or it has none: then a delete goes before. Keys of old rows go through the same
+//! expressions, because those are what the target has; an old row of which it fails is not there,
+//! so only a delete reports that.
 
 use bytes::Bytes;
 use pgrx::pg_sys::Datum;
@@ -30,11 +32,12 @@ use trem_wire::codec::{self, Operation};
 use trem_wire::message::ErrorRow;
 
 use super::super::inputs::Inputs;
-use super::super::rules::Rule;
+use super::super::rules::{Condition, Rule};
 use super::{
-    encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
-    TableRules, Target, NO_OLD_KEY,
+    encode_address, encode_row, find_on_disk, is_on_disk, Deformed, Emitter, OldRow, Rows,
+    StreamError, TableRules, Target, NO_OLD_KEY,
 };
+use crate::pg::expression::Junction;
 use crate::pg::{Evaluator, Failed};
 
 const NOT_LOGGED: &str = "A value that a rule reads was not logged.";
@@ -53,6 +56,14 @@ enum Verdict {
 struct Failure {
     rule_id: i64,
     failed: Failed,
+}
+
+/// Of a condition's value, which is by value: NULL does not hold.
+fn verdict(value: Option<Datum>) -> Verdict {
+    match value {
+        Some(value) if value.value() & 0xFF != 0 => Verdict::In,
+        _ => Verdict::Out,
+    }
 }
 
 /// The expressions of a table, about to run over rows of one relation.
@@ -87,12 +98,45 @@ impl Run<'_> {
     unsafe fn filter(&mut self) -> Result<Verdict, Failure> {
         let Some(filter) = &self.rules.filter else { return Ok(Verdict::In) };
         if self.inputs.filter_watched.iter().any(|&attribute| self.missing[attribute]) {
-            return Ok(Verdict::Unknown);
+            let condition = self.rules.condition.as_ref();
+            // SAFETY: as for `evaluate`.
+            return Ok(condition.map_or(Verdict::Unknown, |of| unsafe { self.judge(of) }));
         }
         // SAFETY: as for `evaluate`; a boolean is passed by value.
-        let value = unsafe { self.evaluate(filter)? };
-        let holds = value.is_some_and(|value| value.value() & 0xFF != 0);
-        Ok(if holds { Verdict::In } else { Verdict::Out })
+        Ok(verdict(unsafe { self.evaluate(filter)? }))
+    }
+
+    /// What the values that are there tell of the filter: one condition of an AND that does not
+    /// hold, or one of an OR that holds, settles it. One that fails might not have been reached.
+    unsafe fn judge(&mut self, condition: &Condition) -> Verdict {
+        match condition {
+            Condition::Joined(junction, conditions) => {
+                let settling = if *junction == Junction::And { Verdict::Out } else { Verdict::In };
+                let mut joined =
+                    if *junction == Junction::And { Verdict::In } else { Verdict::Out };
+                for condition in conditions {
+                    // SAFETY: as promised by the caller.
+                    match unsafe { self.judge(condition) } {
+                        verdict if verdict == settling => return settling,
+                        Verdict::Unknown => joined = Verdict::Unknown,
+                        _ => {}
+                    }
+                }
+                joined
+            }
+            Condition::One { state, used } => {
+                let inputs = &self.inputs.inputs;
+                let mut read = inputs.iter().filter(|input| used.contains(&input.slot));
+                if read.any(|input| self.missing[input.attribute]) {
+                    return Verdict::Unknown;
+                }
+                // SAFETY: state and context were made together; the row was loaded.
+                match unsafe { self.evaluator.evaluate(*state, self.rules.context) } {
+                    Ok(value) => verdict(value),
+                    Err(_) => Verdict::Unknown,
+                }
+            }
+        }
     }
 
     /// Computes the key columns of the row that was loaded.
@@ -249,6 +293,9 @@ impl Rows {
             };
             match (verdict, computed) {
                 (Err(failure), _) | (_, Err(failure)) => {
+                    if has_old && was != Verdict::Out {
+                        self.forget_old(out, target, rules)?;
+                    }
                     self.fail(out, target, rules, Operation::Update, failure, rows)
                 }
                 (Ok(Verdict::Out), Ok(())) => {
@@ -359,6 +406,44 @@ impl Rows {
             if any {
                 codec::encode_column_set(out, noted.len(), |at| noted[at]);
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the old row of an update whose new row fails, if it goes by another key than the
+    /// new one, or by none: nothing that comes later would find it. Where the new key fails too,
+    /// the old one is the only name that the row has: it stays.
+    unsafe fn forget_old(
+        &mut self,
+        out: &mut Emitter<'_>,
+        target: &mut Target<'_>,
+        rules: &TableRules,
+    ) -> Result<(), StreamError> {
+        let Some(inputs) = &target.mapping.inputs else { return Ok(()) };
+        let key_count = target.mapping.key_count;
+        if key_count > 0 {
+            let evaluator = &mut self.evaluator;
+            let mut run = Run { rules, inputs, evaluator, missing: &self.missing };
+            // SAFETY: the new row was taken apart.
+            if unsafe { run.address(&mut self.new, key_count) }.is_err() {
+                return Ok(());
+            }
+        }
+        if let Some(column) = find_on_disk(target.mapping, &self.old) {
+            return Err(target.value_not_in_wal(column));
+        }
+        self.old_key.clear();
+        self.new_key.clear();
+        // SAFETY: the address of the old row was computed when it was looked at, that of the new
+        // row above.
+        unsafe {
+            encode_address(target.mapping, &self.old, &mut self.old_key);
+            if key_count > 0 {
+                encode_address(target.mapping, &self.new, &mut self.new_key);
+            }
+        }
+        if self.old_key != self.new_key {
+            out.row(Operation::Delete, target.mapping).extend_from_slice(&self.old_key);
         }
         Ok(())
     }
