@@ -89,13 +89,13 @@ impl Memory {
     }
 
     fn columns(&mut self, relation: u32, kind: u8, columns: usize) -> &mut [Past] {
-        if self.columns > COLUMNS_MAX {
+        if self.columns + self.rows.len() > COLUMNS_MAX {
             self.rows.clear();
             self.columns = 0;
         }
         let pasts = self.rows.entry((relation, kind)).or_default();
         if pasts.len() != columns {
-            self.columns += columns + 1;
+            self.columns += columns;
             pasts.clear();
             pasts.resize(columns, Past::default());
         }
