@@ -292,8 +292,14 @@ pub(crate) fn skip_other(tag: u8, reader: &mut Reader<'_>) -> Result<(), DecodeE
 
 /// The messages of one unpacked frame. Runs share the frame's memory.
 pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
-    let mut reader = Reader::new(frame);
     let mut messages = Vec::new();
+    decode_frame_into(frame, &mut messages)?;
+    Ok(messages)
+}
+
+/// Appends the messages of one unpacked frame.
+pub fn decode_frame_into(frame: &Bytes, messages: &mut Vec<Message>) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(frame);
     while !reader.is_empty() {
         messages.push(match reader.byte()? {
             TAG_BEGIN => decode_begin(&mut reader)?,
@@ -308,5 +314,5 @@ pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
             tag => return Err(DecodeError::UnknownTag(tag)),
         });
     }
-    Ok(messages)
+    Ok(())
 }

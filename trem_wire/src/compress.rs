@@ -34,6 +34,9 @@ const WINDOW_LOG: u32 = 17;
 /// More than a row of PostgreSQL can take; anything larger is not a frame.
 const FRAME_BYTES_MAX: usize = 2 << 30;
 
+/// More than this is given back after a frame.
+const SPACE_BYTES_MAX: usize = 256 * 1024;
+
 /// What the option `compression` names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +105,9 @@ impl Packer {
 pub struct Unpacker {
     decoder: Decoder<'static>,
     expander: Expander,
+    /// Where a frame is unpacked, before it gets memory of exactly its length: frames of small
+    /// transactions are many, and may be kept for a while.
+    space: Vec<u8>,
 }
 
 impl Unpacker {
@@ -109,7 +115,7 @@ impl Unpacker {
     pub fn new() -> std::io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Unpacker { decoder, expander: Expander::default() })
+        Ok(Unpacker { decoder, expander: Expander::default(), space: Vec::new() })
     }
 
     /// The messages of a packed frame.
@@ -123,20 +129,22 @@ impl Unpacker {
                     .filter(|&length| length <= FRAME_BYTES_MAX)
                     .ok_or(DecodeError::Malformed("frame larger than any row"))?;
                 let shrunk = self.inflate(&frame[reader.offset()..], length)?;
-                self.expander.expand(&shrunk.into())
+                self.expander.expand(&shrunk)
             }
             SHRUNK => self.expander.expand(&frame.slice(1..)),
             _ => Err(DecodeError::Malformed("unknown packing")),
         }
     }
 
-    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
+    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Bytes, DecodeError> {
         const BROKEN: DecodeError = DecodeError::Malformed("broken zstd stream");
-        let mut messages = Vec::new();
+        let messages = &mut self.space;
+        messages.clear();
+        messages.shrink_to(SPACE_BYTES_MAX);
         let mut input = InBuffer::around(packed);
         loop {
             let (consumed, had) = (input.pos(), messages.len());
-            append(&mut messages, |output| self.decoder.run(&mut input, output).map(drop))
+            append(messages, |output| self.decoder.run(&mut input, output).map(drop))
                 .map_err(|_| BROKEN)?;
             if messages.len() > length {
                 return Err(BROKEN);
@@ -148,7 +156,7 @@ impl Unpacker {
         if messages.len() != length || input.pos() != packed.len() {
             return Err(BROKEN);
         }
-        Ok(messages)
+        Ok(Bytes::copy_from_slice(messages))
     }
 }
 

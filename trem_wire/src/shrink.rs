@@ -336,6 +336,8 @@ impl Expander {
             }
             check_room(out.len())?;
         }
+        // Frames of small transactions are many, and may be kept for a while.
+        out.shrink_to_fit();
         match data.is_empty() {
             true => Ok(out.into()),
             false => Err(DecodeError::Malformed("frame with values that belong to nothing")),
