@@ -13,5 +13,18 @@ COMMENT ON FUNCTION trem.commit_lsn() IS
     'For expressions: the position of the commit that made the change; NULL in a load';
 COMMENT ON FUNCTION trem.commit_timestamp() IS
     'For expressions: when the transaction that made the change committed; NULL in a load';
+COMMENT ON FUNCTION trem.pinned_settings() IS
+    'The settings under which expressions run, wherever they do';
 COMMENT ON FUNCTION trem.operation() IS
     'For expressions: insert, update or delete; load in a load and in preview';
+
+-- What a view of trem_read calls for an expression whose errors could tell of values: computes it
+-- over columns of a table, which the text knows by those names (the first one is the table's), to
+-- the type of the first argument. An error says which rule it was, and its SQLSTATE. Not parallel:
+-- the expression is read in a subtransaction, which a parallel plan forbids.
+CREATE FUNCTION trem.computed(example anyelement, rule_id bigint, relation regclass,
+                              attnums smallint[], names text[], expression text,
+                              VARIADIC columns "any") RETURNS anyelement
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_computed';
+COMMENT ON FUNCTION trem.computed(anyelement, bigint, regclass, smallint[], text[], text, "any") IS
+    'For the views of trem_read: the value of an expression, whose errors show no value';

@@ -48,13 +48,8 @@ BEGIN
     FOR function, setting IN
         SELECT p.oid, s
         FROM pg_proc AS p,
-             unnest(ARRAY['timezone = ''UTC''', 'datestyle = ''ISO, MDY''',
-                          'intervalstyle = ''postgres''', 'extra_float_digits = 3',
-                          'bytea_output = ''hex''', 'lc_monetary = ''C''', 'jit = off',
-                          -- How expressions are read.
-                          'standard_conforming_strings = on', 'transform_null_equals = off',
-                          'array_nulls = on', 'xmloption = ''content'''
-                          ]) AS s
+             (SELECT format('%s = %L', name, value) FROM trem.pinned_settings()
+              UNION ALL SELECT 'jit = off') AS pinned (s)
         WHERE p.pronamespace = 'trem'::regnamespace AND p.proconfig IS NOT NULL
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET %s', function, setting);

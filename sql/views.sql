@@ -1,7 +1,8 @@
 -- What an operator looks at.
 
 CREATE VIEW trem.transformation AS
-SELECT r.id, t.name AS task, r.kind, r.table_name, r.column_name, r.arguments
+SELECT r.id, t.name AS task, r.kind, r.table_name, r.column_name,
+       r.arguments - 'columns' AS arguments
 FROM trem.rule AS r
 JOIN trem.task AS t USING (task_id);
 COMMENT ON VIEW trem.transformation IS 'The rules of all tasks, as drafted';

@@ -80,7 +80,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { group_bytes: 8 << 20, group_transactions: 2_000 }
+        Limits { group_bytes: 8 << 20, group_transactions: 20_000 }
     }
 }
 
@@ -173,6 +173,11 @@ impl Apply {
     /// The `end_lsn` of the last transaction handed out whole.
     pub fn applied_lsn(&self) -> Lsn {
         self.applied_lsn
+    }
+
+    /// Whole transactions wait for the group's commit, and [`Event::Idle`] would bring it.
+    pub fn has_group(&self) -> bool {
+        self.group.transactions > 0 && self.open.is_none()
     }
 
     /// No source transaction is open and no group waits for its commit.

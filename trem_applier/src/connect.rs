@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::config::{self, SslMode, SslNegotiation};
 use tokio_postgres::{AsyncMessage, Connection, Notification, SimpleQueryMessage};
+use trem_wire::settings::PINNED;
 
 use crate::conninfo::{ChannelBinding, ConnInfo, Host, SessionAttrs};
 use crate::dial::{dial, within, Login};
@@ -21,15 +22,15 @@ use crate::error::{Error, Kind, Result};
 use crate::transport::{Encryption, OpenError, PassThrough, Transport};
 
 /// Settings of every session, the replication connection included.
-pub(crate) const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; \
-     SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
-     SET lc_monetary = 'C'; SET search_path = ''; SET client_encoding = 'UTF8'; \
-     SET xmloption = 'content'; SET standard_conforming_strings = on; SET array_nulls = on; \
-     SET transform_null_equals = off; \
-     SET statement_timeout = 0; SET lock_timeout = 0; \
-     SET idle_in_transaction_session_timeout = 0; SET row_security = off; \
-     SET default_transaction_isolation = 'read committed'; \
-     SET default_transaction_deferrable = off; SET client_min_messages = 'warning'";
+pub(crate) fn settings() -> String {
+    const OURS: &str = "SET search_path = ''; SET client_encoding = 'UTF8'; \
+         SET statement_timeout = 0; SET lock_timeout = 0; \
+         SET idle_in_transaction_session_timeout = 0; SET row_security = off; \
+         SET default_transaction_isolation = 'read committed'; \
+         SET default_transaction_deferrable = off; SET client_min_messages = 'warning'";
+    let pinned = PINNED.iter().map(|(name, value)| format!("SET {name} = '{value}'; "));
+    pinned.chain([OURS.to_owned()]).collect()
+}
 
 /// Settings that not every supported release has. With the check interval a server notices within
 /// seconds that we died during a long statement, and gives up our locks.
@@ -136,7 +137,7 @@ impl Login for SqlLogin {
             failure: failure.clone(),
         };
         tokio::spawn(driver.run(dropped));
-        inner.batch_execute(SETTINGS).await?;
+        inner.batch_execute(&settings()).await?;
         inner.batch_execute(SETTINGS_IF_KNOWN).await?;
         if let Some(question) = attrs_question(attrs) {
             let answer = inner.simple_query(question).await?;

@@ -14,6 +14,7 @@ mod dial;
 pub mod error;
 pub mod load;
 pub mod metrics;
+pub mod net;
 pub mod report;
 pub mod source;
 pub mod stop;

@@ -7,11 +7,15 @@
 mod careful;
 mod changes;
 pub mod exception;
+mod gather;
+mod layout;
 mod pipeline;
+mod place;
 pub mod progress;
 pub mod reread;
 pub mod schema;
 pub mod session;
+mod setwise;
 mod skipped;
 mod statement;
 

@@ -18,6 +18,11 @@ impl Value {
     pub(crate) fn new(format: RowFormat, rows: &Bytes, field: Option<&[u8]>) -> Self {
         Value { bytes: field.map(|field| rows.slice_ref(field)), format }
     }
+
+    /// A parameter that is no field of a row.
+    pub(crate) fn whole(format: RowFormat, bytes: Bytes) -> Self {
+        Value { bytes: Some(bytes), format }
+    }
 }
 
 impl ToSql for Value {

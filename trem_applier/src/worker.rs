@@ -21,6 +21,7 @@
 //! `prepare` does 3 to 5, `follow` does 7.
 
 mod follow;
+mod pace;
 mod prepare;
 
 use std::sync::Arc;

@@ -27,3 +27,4 @@ mod stamp;
 pub(crate) mod statement;
 pub(crate) mod table;
 pub(crate) mod types;
+pub(crate) mod view;

@@ -35,7 +35,8 @@ pgrx::extension_sql_file!(
         api::expression::mask_number,
         api::expression::commit_lsn,
         api::expression::commit_timestamp,
-        api::expression::operation
+        api::expression::operation,
+        api::expression::pinned_settings
     ]
 );
 pgrx::extension_sql_file!(

@@ -33,7 +33,6 @@ mod options;
 mod relation;
 mod rules;
 mod session;
-mod settings;
 mod tuple;
 
 use std::ffi::{c_char, c_int, CStr};
@@ -44,7 +43,6 @@ pub(crate) use definition::published as published_definition;
 use error::StreamError;
 pub(crate) use leaf_rows::LeafRows;
 use session::Session;
-pub(crate) use settings::PinnedSettings;
 
 /// Called by the server when it loads the library as an output plugin.
 ///

@@ -16,7 +16,7 @@ use trem_wire::message::{ErrorRow, Message, Operation, Relation, RowFormat, Run}
 use trem_wire::row::Row;
 use trem_wire::{Lsn, PROTO_VERSION};
 
-use crate::output_plugin::PinnedSettings;
+use crate::pg::PinnedSettings;
 use crate::pg::{self, JsonText, PgLsn, Xid8};
 
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,16 @@
 //! What of PostgreSQL differs between its major versions, and the few unsafe reads that more than
 //! one module needs, each behind a small function with one meaning.
 //!
-//! Never raises errors of its own, never keeps state.
+//! Never keeps state, and but for `computed` never raises errors of its own.
 
 mod change_at_hand;
+mod computed;
 pub(crate) mod dependency;
 mod evaluate;
 pub(crate) mod event_trigger;
 pub(crate) mod expression;
 mod owner;
+mod settings;
 mod sql_type;
 mod type_name;
 
@@ -19,9 +21,11 @@ use pgrx::{pg_sys, PgList};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
+pub(crate) use settings::PinnedSettings;
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 pub(crate) use type_name::{
-    has_default_operator_class, lacks_collation, parse_type, type_name, type_name_with_modifier,
+    has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
+    type_name_with_modifier,
 };
 
 extern "C-unwind" {

@@ -159,6 +159,10 @@ pub struct DefinedTable {
     pub columns: Vec<DefinedColumn>,
     /// What is read for the copy: one entry for an ordinary table, one per leaf of a partitioned.
     pub leaves: Vec<DefinedLeaf>,
+    /// If anything is computed: all columns that the source table had at publish, by the names
+    /// that the expressions use for them, whatever they are called later.
+    #[serde(default)]
+    pub inputs: Vec<DefinedInput>,
     /// `CREATE TABLE` for the target, without key and indexes.
     pub create_statement: String,
     /// Which rows are carried over; `None`: all. A boolean expression.
@@ -197,8 +201,15 @@ pub struct DefinedColumn {
     pub expression: Option<DefinedExpression>,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinedInput {
+    pub attnum: i16,
+    pub name: String,
+}
+
 /// An expression over the source table's row, as the rules compose it. It sees the columns under
-/// their source names, is parsed with an empty search path, and yields the column's type.
+/// the names of [`DefinedTable::inputs`], and yields the column's type.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DefinedExpression {
@@ -218,9 +229,21 @@ pub struct DefinedLeaf {
     /// columns that came later are not noticed.
     #[serde(default)]
     pub attribute_count: i16,
+    /// Of a partition: `[number in the root, number here]` of the columns whose numbers differ.
+    #[serde(default)]
+    pub renumbered: Vec<(i16, i16)>,
     /// The view in schema `trem_read` through which the leaf's rows are read. Its columns: those of
     /// the table, in order, under their target names.
     pub view: String,
+}
+
+impl DefinedLeaf {
+    /// The attribute number here of a column of the root.
+    #[must_use]
+    pub fn attnum(&self, of_root: i16) -> i16 {
+        let found = self.renumbered.iter().find(|(root, _)| *root == of_root);
+        found.map_or(of_root, |&(_, here)| here)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -153,6 +153,14 @@ pub(crate) const UPDATE_HAS_UNCHANGED: u8 = 2;
 pub(crate) const UPDATE_HAS_UNKNOWN: u8 = 4;
 
 impl<'a> UpdatedRow<'a> {
+    /// How many bytes of the run the row takes.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let old = self.old.map_or(0, |old| old.as_bytes().len());
+        let sets = self.unchanged.byte_count() + self.unknown.byte_count();
+        1 + old + self.new.as_bytes().len() + sets
+    }
+
     pub(crate) fn read(reader: &mut Reader<'a>, whole: &'a [u8]) -> Result<Self, DecodeError> {
         let flags = reader.byte()?;
         if flags & !(UPDATE_HAS_OLD | UPDATE_HAS_UNCHANGED | UPDATE_HAS_UNKNOWN) != 0 {

@@ -120,6 +120,10 @@ impl<'a> ColumnSet<'a> {
         Ok(ColumnSet { bits })
     }
 
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bits.len()
+    }
+
     #[must_use]
     pub fn contains(&self, column: usize) -> bool {
         self.bits.get(column / 8).is_some_and(|byte| byte >> (column % 8) & 1 == 1)

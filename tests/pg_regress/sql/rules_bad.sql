@@ -104,6 +104,17 @@ SELECT trem.set_value('nope', 'app.t', 'name', '1');
 SELECT trem.set_filter(NULL, 'app.t', 'true');
 SELECT trem.set_filter('t', 'app.t; DROP TABLE app.t', 'true');
 
+-- Names are names, whatever they contain.
+SELECT trem.rename_schema('t', 'app.loose', 'x"; DROP TABLE app.t; --') AS id1,
+    trem.rename_table('t', 'app.loose', 'y" (a int); DROP TABLE app.t; --') AS id2,
+    trem.rename_column('t', 'app.loose', 'b', 'z" int, "''; DROP TABLE app.t; --') AS id3 \gset
+SELECT target_table, select_statement, create_statements FROM trem.explain_task('t') WHERE source_table = 'app.loose' \gx
+SELECT trem.drop_transformation(:id1), trem.drop_transformation(:id2), trem.drop_transformation(:id3);
+SELECT trem.rename_schema('t"; DROP TABLE app.t; --', 'app.t', 'x');
+SELECT trem.rename_table('t', 'app.t"; DROP TABLE app.t; --', 'x');
+SELECT trem.rename_column('t', 'app.t', 'name"; DROP TABLE app.t; --', 'x');
+SELECT trem.exclude_column('t', 'app.t', 'name"; DROP TABLE app.t; --');
+
 -- Clashes.
 SELECT trem.set_value('t', 'app.t', 'n', 'n + 1') AS id \gset
 SELECT regexp_replace(:'id', '\d+', 'an id') AS made;

@@ -22,10 +22,13 @@ SELECT name, length(key) FROM trem.mask_key WHERE name = 'rules_mask';
 -- The key is not told, and none is made for a rule that is refused.
 SELECT trem.set_value('t', 'app.t', 'n', 'pseudonym(email, card)');
 SELECT trem.set_value('t', 'app.t', 'n', 'pseudonym(email, ''rules_refused'') || nope');
-SELECT trem.set_value('t', 'app.t', 'n', 'length(pseudonym(''constant'', ''rules_refused''))');
 SELECT trem.add_column('t', 'app.t', 'x', 'text', 'pseudonym(email, '''')');
 SELECT trem.add_column('t', 'app.t', 'x', 'text', 'pseudonym(email, ''' || repeat('k', 64) || ''')');
 SELECT count(*) FROM trem.mask_key WHERE name ~ '^rules_refused|^k*$';
+
+-- A constant is not computed before its key is there.
+SELECT trem.set_value('t', 'app.t', 'n', 'length(pseudonym(''constant'', ''rules_constant''))') > 0 AS made;
+SELECT name FROM trem.mask_key WHERE name = 'rules_constant';
 
 SELECT email, card, lsn, at, how, length(mail_hash), mail_hash = lag(mail_hash) OVER (ORDER BY id) AS joins
 FROM trem.preview('t', 'app.t') AS p (row), jsonb_to_record(row)
@@ -50,7 +53,7 @@ SELECT trem.set_value('t', 'app.t', 'id', 'length(trem.operation())');
 SELECT trem.add_column('t', 'app.loose', 'at', 'pg_lsn', 'trem.commit_lsn()');
 
 SELECT trem.stop_task('t'), trem.drop_task('t');
-DELETE FROM trem.mask_key WHERE name = 'rules_mask';
+DELETE FROM trem.mask_key WHERE name IN ('rules_mask', 'rules_constant');
 SELECT trem.drop_endpoint('src'), trem.drop_endpoint('dst');
 DROP SCHEMA app CASCADE;
 DROP OWNED BY trem_x_applier;

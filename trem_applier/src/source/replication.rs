@@ -23,7 +23,7 @@ use bytes::{Buf, BufMut, Bytes};
 use postgres_protocol::message::frontend;
 use trem_wire::Lsn;
 
-use crate::connect::{attrs_answer, attrs_question, version_number, SETTINGS};
+use crate::connect::{attrs_answer, attrs_question, settings, version_number};
 use crate::conninfo::{ConnInfo, Host, SessionAttrs};
 use crate::dial::{dial, Login};
 use crate::error::{Error, Kind, Result};
@@ -237,7 +237,7 @@ impl Login for ReplicationLogin {
         let mut wire = Wire::new(transport);
         let parameters = login::login(&mut wire, info, host).await?;
         let mut connection = ReplicationConnection { wire, parameters };
-        connection.execute(SETTINGS).await?;
+        connection.execute(&settings()).await?;
         if let Some(question) = attrs_question(attrs) {
             let row = connection.one_row(question).await?;
             attrs_answer(attrs, column(&row, 0)? == "t")?;
@@ -253,8 +253,8 @@ pub struct ReplicationStream {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// One frame of the output plugin.
-    Frame { wal_start: Lsn, wal_end: Lsn, payload: Bytes },
+    /// One frame of the output plugin; sent so many microseconds after 2000-01-01 00:00:00 UTC.
+    Frame { wal_start: Lsn, wal_end: Lsn, sent_at: i64, payload: Bytes },
     /// Everything up to `wal_end` was sent; the server may want a status.
     Keepalive { wal_end: Lsn, reply_requested: bool },
     /// The server ended the stream in good order.
@@ -277,17 +277,20 @@ impl ReplicationStream {
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             let message = self.wire.read_ok().await?;
-            match message.tag {
-                b'd' => return parse_event(message.body),
-                b'c' => return Ok(Event::Ended),
-                // Sent without CopyDone by a server that shuts down.
-                b'C' => {
-                    return Err(Error::new(Kind::ConnectionLost, "the server is shutting down"))
-                }
-                b'S' => {}
-                _ => return Err(invalid("tag in the stream")),
+            if let Some(event) = stream_event(message)? {
+                return Ok(event);
             }
         }
+    }
+
+    /// An event that was received already.
+    pub fn next_received(&mut self) -> Result<Option<Event>> {
+        while let Some(message) = self.wire.read_received()? {
+            if let Some(event) = stream_event(message.ok()?)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     /// Tells the server how far we are, without waiting for a server that does not read. Cancel
@@ -318,14 +321,25 @@ impl ReplicationStream {
     }
 }
 
+fn stream_event(message: Message) -> Result<Option<Event>> {
+    match message.tag {
+        b'd' => parse_event(message.body).map(Some),
+        b'c' => Ok(Some(Event::Ended)),
+        // Sent without CopyDone by a server that shuts down.
+        b'C' => Err(Error::new(Kind::ConnectionLost, "the server is shutting down")),
+        b'S' => Ok(None),
+        _ => Err(invalid("tag in the stream")),
+    }
+}
+
 fn parse_event(mut body: Bytes) -> Result<Event> {
     let short = |_| invalid("length in the stream");
     match body.try_get_u8().map_err(short)? {
         b'w' => {
             let wal_start = Lsn(body.try_get_u64().map_err(short)?);
             let wal_end = Lsn(body.try_get_u64().map_err(short)?);
-            let _sent_at = body.try_get_i64().map_err(short)?;
-            Ok(Event::Frame { wal_start, wal_end, payload: body })
+            let sent_at = body.try_get_i64().map_err(short)?;
+            Ok(Event::Frame { wal_start, wal_end, sent_at, payload: body })
         }
         b'k' => {
             let wal_end = Lsn(body.try_get_u64().map_err(short)?);

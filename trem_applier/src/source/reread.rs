@@ -201,9 +201,12 @@ fn select(relation: &Relation, view: &str, columns: impl Iterator<Item = usize>)
     )
 }
 
-/// A rule's expression fails on the values of a row: the classes of SQLSTATEs for that.
+/// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an
+/// error row, see the extension's `pg/evaluate.rs`.
 fn is_of_a_row(error: &Error) -> bool {
-    error.sqlstate_code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    let is =
+        |code: &str| code.starts_with("22") || ["23502", "23514", "54000", "0A000"].contains(&code);
+    error.sqlstate_code().is_some_and(is)
 }
 
 fn values(relation: &Relation, key: &Bytes) -> Result<Vec<Value>> {

@@ -1,18 +1,21 @@
 //! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
 //! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
 //!
-//! Memory is bounded: at most [`EVENTS_MAX`] decoded frames wait; then nothing more is read from
-//! the socket, and the source's walsender waits. Status still goes out, on a timer.
+//! Frames of small transactions that arrived together are handed on together, up to
+//! [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events wait; then nothing more
+//! is read from the socket, and the source's walsender waits. Status still goes out, on a timer.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, MissedTickBehavior};
-use trem_wire::codec::decode_frame;
+use trem_wire::codec::decode_frame_into;
 use trem_wire::compress::Unpacker;
 use trem_wire::message::Message;
 use trem_wire::Lsn;
@@ -20,8 +23,18 @@ use trem_wire::Lsn;
 use super::replication::{Event, ReplicationStream, StandbyStatus};
 use crate::error::{Error, Kind, Result};
 
-/// Frames of about 64 KiB that wait to be applied.
-const EVENTS_MAX: usize = 64;
+/// Events that wait to be applied.
+const EVENTS_MAX: usize = 32;
+
+/// No more frames are added to an event of this size.
+const EVENT_BYTES: usize = 64 * 1024;
+
+/// Where the stream is late anyway, small frames are read this far apart: waking up for each of
+/// them would cost more than what is in it, here and in the walsender.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A stream that is less late keeps up.
+const LATE_MIN: Duration = Duration::from_millis(40);
 
 /// A position that is newly confirmed is told at once, but no more often than this.
 const STATUS_APART: Duration = Duration::from_millis(100);
@@ -31,12 +44,14 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub enum StreamEvent {
-    Messages(Vec<Message>),
-    /// The source has nothing for us up to here. `asked`: it wants to know our position.
-    Passed {
-        position: Lsn,
-        asked: bool,
+    Messages {
+        messages: Vec<Message>,
+        /// How long after its commit the last transaction that begins here was sent, by the
+        /// source's clock.
+        late: Duration,
     },
+    /// The source has nothing for us up to here. `asked`: it wants to know our position.
+    Passed { position: Lsn, asked: bool },
 }
 
 /// The applier's end of the stream.
@@ -56,7 +71,9 @@ impl Stream {
             events: sender,
             confirmed: watched,
             received: Lsn::INVALID,
+            late: Duration::ZERO,
             sent_at: Instant::now(),
+            failure: None,
         };
         let pump = tokio::spawn(pump.run(status_every));
         Stream { events, confirmed, pump }
@@ -109,7 +126,10 @@ struct Pump {
     events: mpsc::Sender<StreamEvent>,
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
+    late: Duration,
     sent_at: Instant,
+    /// Why the stream ended, once everything before is handed on.
+    failure: Option<Error>,
 }
 
 impl Pump {
@@ -117,17 +137,25 @@ impl Pump {
         let mut unpacker = Unpacker::new()?;
         let mut timer = interval(status_every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut pause, mut pauses) = (pin!(tokio::time::sleep(PAUSE)), false);
         let events = self.events.clone();
-        let mut waiting: Option<StreamEvent> = None;
+        let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
+            if let (true, Some(failure)) = (waiting.is_empty(), self.failure.take()) {
+                return Err(failure);
+            }
             tokio::select! {
-                permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
-                    (Ok(permit), Some(event)) => permit.send(event),
-                    _ => return self.finish().await,
-                },
-                event = self.stream.next(), if waiting.is_none() => {
-                    waiting = self.received(event?, &mut unpacker).await?;
+                permit = events.reserve(), if !waiting.is_empty() => {
+                    match (permit, waiting.pop_front()) {
+                        (Ok(permit), Some(event)) => permit.send(event),
+                        _ => return self.finish().await,
+                    }
                 }
+                event = self.stream.next(), if waiting.is_empty() && !pauses => {
+                    pauses = self.received(event?, &mut unpacker, &mut waiting).await?;
+                    pause.as_mut().reset((Instant::now() + PAUSE).into());
+                }
+                () = &mut pause, if pauses => pauses = false,
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
                 Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
@@ -137,27 +165,59 @@ impl Pump {
         }
     }
 
+    /// Takes in an event and those that came with it. Says whether to wait a little before more is
+    /// read.
     async fn received(
         &mut self,
         event: Event,
         unpacker: &mut Unpacker,
-    ) -> Result<Option<StreamEvent>> {
-        match event {
-            Event::Frame { wal_start, payload, .. } => {
-                self.received = self.received.max(wal_start);
-                let messages = decode_frame(&unpacker.unpack(&payload)?)?;
-                Ok(Some(StreamEvent::Messages(messages)))
-            }
-            Event::Keepalive { wal_end, reply_requested } => {
-                self.received = self.received.max(wal_end);
-                if reply_requested {
-                    self.send_status().await?;
+        waiting: &mut VecDeque<StreamEvent>,
+    ) -> Result<bool> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                Event::Frame { wal_start, sent_at, payload, .. } => {
+                    self.received = self.received.max(wal_start);
+                    let frame = unpacker.unpack(&payload)?;
+                    bytes += frame.len();
+                    decode_frame_into(&frame, &mut messages)?;
+                    self.late = lateness(&messages, sent_at).unwrap_or(self.late);
                 }
-                Ok(Some(StreamEvent::Passed { position: wal_end, asked: reply_requested }))
+                Event::Keepalive { wal_end, reply_requested } => {
+                    self.received = self.received.max(wal_end);
+                    if reply_requested {
+                        self.send_status().await?;
+                    }
+                    self.hand_on(&mut messages, waiting);
+                    waiting.push_back(StreamEvent::Passed {
+                        position: wal_end,
+                        asked: reply_requested,
+                    });
+                }
+                Event::Ended => {
+                    let message = "the source ended the replication stream";
+                    self.failure = Some(Error::new(Kind::ConnectionLost, message));
+                }
             }
-            Event::Ended => {
-                Err(Error::new(Kind::ConnectionLost, "the source ended the replication stream"))
+            if bytes >= EVENT_BYTES || self.failure.is_some() {
+                break;
             }
+            next = self.stream.next_received().unwrap_or_else(|error| {
+                self.failure = Some(error);
+                None
+            });
+        }
+        let is_over = waiting.is_empty();
+        self.hand_on(&mut messages, waiting);
+        Ok(is_over && bytes < EVENT_BYTES && self.late >= LATE_MIN)
+    }
+
+    fn hand_on(&self, messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {
+        if !messages.is_empty() {
+            let messages = std::mem::take(messages);
+            waiting.push_back(StreamEvent::Messages { messages, late: self.late });
         }
     }
 
@@ -178,4 +238,14 @@ impl Pump {
         self.send_status().await?;
         self.stream.finish().await
     }
+}
+
+/// How long after its commit the last of these transactions was sent.
+fn lateness(messages: &[Message], sent_at: i64) -> Option<Duration> {
+    let begin = messages.iter().rev().find_map(|message| match message {
+        Message::Begin(begin) => Some(begin),
+        _ => None,
+    })?;
+    let micros = u64::try_from(sent_at.saturating_sub(begin.commit_timestamp)).unwrap_or(0);
+    Some(Duration::from_micros(micros))
 }

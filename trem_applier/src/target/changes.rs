@@ -12,15 +12,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, Statement};
 use trem_wire::message::{ErrorRow, Operation, Relation, RowFormat, Run, UpdatedRow};
-use trem_wire::row::{Row, RowWriter};
+use trem_wire::row::{ColumnSet, Row};
 use trem_wire::Lsn;
 
 use super::exception::Failed;
+use super::gather::Gathered;
 use super::pipeline::{Expect, Pipeline};
 use super::reread::{self, FoundRow, Reread};
 use super::skipped::key_before;
 use super::{exception, quote_table, statement};
 use crate::error::{Error, Kind, Result};
+use crate::net::{self, Net};
 use crate::value::Value;
 
 /// Runs of at least this many rows are worth a COPY of their own.
@@ -61,6 +63,8 @@ pub(super) struct Changes {
     wanted: HashMap<u32, Wanted>,
     /// Statements in flight that may want rows to be read again.
     may_want: usize,
+    /// Tables of which the open group has rows read again, or may have.
+    unsettled: HashSet<u32>,
     pub(super) task_id: String,
     /// Tables of which some rows were skipped.
     pub(super) skipped: HashSet<u32>,
@@ -113,6 +117,7 @@ impl Changes {
             group_xids: Vec::new(),
             wanted: HashMap::new(),
             may_want: 0,
+            unsettled: HashSet::new(),
             task_id: task_id.to_owned(),
             skipped: HashSet::new(),
         }
@@ -127,6 +132,20 @@ impl Changes {
     /// The group is over.
     pub(super) fn leave(&mut self) {
         self.group_xids.clear();
+        self.unsettled.clear();
+    }
+
+    /// The table's changes are to be applied one after the other for now: its rows may not be what
+    /// the source had, or some are about to be read again.
+    pub(super) fn is_in_order(&self, relation: &Relation) -> bool {
+        self.is_careful(relation)
+            || self.unsettled.contains(&relation.oid)
+            || self.has_skipped(relation)
+    }
+
+    /// Nothing is in flight and nothing is wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.copy.is_none() && self.pipeline.len() == 0 && self.wanted.is_empty()
     }
 
     pub(super) fn commit_lsn(&self) -> Lsn {
@@ -255,6 +274,7 @@ impl Changes {
     ) -> Result<()> {
         if matches!(expect, Expect::UpdatedOrWanted(..)) {
             self.may_want += 1;
+            self.unsettled.insert(relation.oid);
         }
         let fields: Vec<_> = row.new.fields().collect();
         let mut parameters = values(relation, rows, assigned.iter().map(|&at| fields[at]));
@@ -270,19 +290,28 @@ impl Changes {
     pub(super) async fn delete(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
         self.close_copy().await?;
         self.counts(relation).deletes += u64::from(run.row_count);
-        let statement = self.statement(relation, Shape::Delete).await?;
         for row in run.rows() {
-            let key = values(relation, &run.rows, row.fields());
-            // A row outside the filter, or one that was skipped, was never there.
-            let expect = match relation.filtered || self.has_skipped(relation) {
-                true => Expect::Anything,
-                false => Expect::Deleted(Arc::clone(relation)),
-            };
-            self.pipeline.send_row(&statement, key, expect).await;
+            self.delete_row(relation, &run.rows, row).await?;
             self.settle_row(relation, values(relation, &run.rows, row.fields())).await?;
-            self.settle_some().await?;
         }
         Ok(())
+    }
+
+    async fn delete_row(
+        &mut self,
+        relation: &Arc<Relation>,
+        rows: &Bytes,
+        key: Row<'_>,
+    ) -> Result<()> {
+        let statement = self.statement(relation, Shape::Delete).await?;
+        let values = values(relation, rows, key.fields());
+        // A row outside the filter, or one that was skipped, was never there.
+        let expect = match relation.filtered || self.has_skipped(relation) {
+            true => Expect::Anything,
+            false => Expect::Deleted(Arc::clone(relation)),
+        };
+        self.pipeline.send_row(&statement, values, expect).await;
+        self.settle_some().await
     }
 
     /// Deletes at once and says how many rows there were.
@@ -294,6 +323,38 @@ impl Changes {
         let statement = self.statement(relation, Shape::Delete).await?;
         self.settle(0).await?;
         Ok(self.pipeline.client().execute_raw(&statement, key).await?)
+    }
+
+    /// Netted changes, one statement each: for so few that more would not pay.
+    pub(super) async fn apply_netted(&mut self, table: Gathered) -> Result<()> {
+        let Gathered { relation, copied, net, .. } = table;
+        for run in copied {
+            for row in run.rows() {
+                self.insert_row(&relation, &run.rows, row).await?;
+            }
+        }
+        for (key, net) in net.in_order() {
+            self.apply_net(&relation, &key, net).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_net(&mut self, relation: &Arc<Relation>, key: &Bytes, net: Net) -> Result<()> {
+        match net {
+            Net::Delete => self.delete_row(relation, key, Row::decode(key)?).await,
+            Net::Insert(row) => self.insert_row(relation, &row, Row::decode(&row)?).await,
+            Net::Put(row) => self.upsert_row(relation, &row, whole(Row::decode(&row)?)).await,
+            Net::Update(row, present) => {
+                let is_present = |at: usize| present.as_ref().is_none_or(|present| present[at]);
+                let assigned: Vec<_> =
+                    statement::assigned_columns(relation, false, is_present).collect();
+                if assigned.is_empty() {
+                    return Ok(());
+                }
+                let expect = Expect::Updated(Arc::clone(relation));
+                self.update_row(relation, &row, whole(Row::decode(&row)?), assigned, expect).await
+            }
+        }
     }
 
     pub(super) async fn truncate(&mut self, relations: &[Arc<Relation>]) -> Result<()> {
@@ -368,6 +429,7 @@ impl Changes {
                 }
                 Ok(())
             }
+            Expect::UpdatedAll(..) | Expect::DeletedAll(..) => result.map(drop),
             Expect::Deleted(relation) => {
                 if result.map_err(|error| named(error, &relation))? == 0 {
                     self.counts(&relation).conflicts += 1;
@@ -386,6 +448,7 @@ impl Changes {
     }
 
     pub(super) fn want(&mut self, relation: &Arc<Relation>, key: Bytes) {
+        self.unsettled.insert(relation.oid);
         let fresh = || Wanted { relation: Arc::clone(relation), keys: Vec::new() };
         let wanted = self.wanted.entry(relation.oid).or_insert_with(fresh);
         wanted.relation = Arc::clone(relation);
@@ -467,6 +530,16 @@ impl Changes {
         self.statement(relation, Shape::Evict(columns)).await
     }
 
+    pub(super) fn count(&mut self, relation: &Relation, operation: Operation, rows: u32) {
+        let counts = self.counts(relation);
+        let count = match operation {
+            Operation::Insert => &mut counts.inserts,
+            Operation::Update => &mut counts.updates,
+            Operation::Delete => &mut counts.deletes,
+        };
+        *count += u64::from(rows);
+    }
+
     pub(super) fn count_conflicts(&mut self, relation: &Relation, count: u64) {
         self.counts(relation).conflicts += count;
     }
@@ -520,42 +593,31 @@ pub(super) fn key_of(relation: &Relation, rows: &Bytes, row: Row<'_>) -> Vec<Val
     values(relation, rows, key.map(|(_, field)| field))
 }
 
+/// An update that brings the whole row and leaves the key as it is.
+fn whole(new: Row<'_>) -> UpdatedRow<'_> {
+    UpdatedRow { old: None, new, unchanged: ColumnSet::default(), unknown: ColumnSet::default() }
+}
+
 /// The key of a whole row, as a row of its own.
 pub(super) fn key_row(relation: &Relation, row: Row<'_>) -> Bytes {
-    let key: Vec<_> = relation
-        .columns
-        .iter()
-        .zip(row.fields())
-        .filter(|(column, _)| column.key)
-        .map(|(_, field)| field)
-        .collect();
-    let mut bytes = Vec::new();
-    let count = i16::try_from(key.len()).expect("a table has at most 1,600 columns");
-    let mut writer = RowWriter::new(&mut bytes, count);
-    for field in key {
-        match field {
-            Some(field) => writer.field(field),
-            None => writer.null(),
-        }
-    }
-    bytes.into()
+    net::key_of(relation, row)
 }
 
 fn target_name(relation: &Relation) -> String {
     quote_table(&relation.target_schema, &relation.target_name)
 }
 
-fn named(error: Error, relation: &Relation) -> Error {
+pub(super) fn named(error: Error, relation: &Relation) -> Error {
     error.context(format!("table {}", target_name(relation)))
 }
 
-fn row_missing(relation: &Relation) -> Error {
+pub(super) fn row_missing(relation: &Relation) -> Error {
     Error::new(Kind::RowMissing, "an update finds no row on the target")
         .context(format!("table {}", target_name(relation)))
         .hint("Something else changed the target. Load the table again with trem.reload_table.")
 }
 
-fn progress_moved(error: Error) -> Error {
+pub(super) fn progress_moved(error: Error) -> Error {
     if error.sqlstate_code() != Some("22012") {
         return error;
     }
@@ -604,6 +666,7 @@ fn put_escaped(out: &mut BytesMut, field: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trem_wire::row::RowWriter;
 
     #[test]
     fn text_rows_are_escaped_as_copy_wants_them() {

@@ -31,6 +31,9 @@ pub(super) enum Expect {
     Inserted(Arc<Relation>),
     Updated(Arc<Relation>),
     Deleted(Arc<Relation>),
+    /// Many rows with one statement, each of them there.
+    UpdatedAll(Arc<Relation>, u64),
+    DeletedAll(Arc<Relation>, u64),
     /// No row: the one with this key is read again.
     UpdatedOrWanted(Arc<Relation>, Bytes),
 }
@@ -62,6 +65,19 @@ impl Pipeline {
 
     pub(super) fn len(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// A result that is still to come may be wrong without being an error of the server: an update
+    /// that finds no row. Until it is read nothing may be committed.
+    pub(super) fn must_be_read(&self) -> bool {
+        self.in_flight.iter().any(|sent| match sent.expect {
+            Expect::Updated(_) | Expect::UpdatedAll(..) | Expect::UpdatedOrWanted(..) => true,
+            Expect::Anything
+            | Expect::Progress
+            | Expect::Inserted(_)
+            | Expect::Deleted(_)
+            | Expect::DeletedAll(..) => false,
+        })
     }
 
     pub(super) async fn send(&mut self, mut sent: Sent, expect: Expect) {

@@ -2,8 +2,12 @@
 //!
 //! # One target transaction
 //! ```text
-//! BEGIN; compare-and-set progress; changes in source order ...; [progress]; COMMIT
+//! BEGIN; compare-and-set progress; changes ...; [progress]; COMMIT
 //! ```
+//! Changes of most tables are gathered and carried out set-wise by a job in the background, see
+//! [`setwise`](super::setwise) and [`gather`](super::gather); what follows is about the others,
+//! which are applied at once and in source order, see [`changes`](super::changes).
+//!
 //! The compare-and-set is the first statement. When the group's end is at hand it writes the new
 //! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one,
 //! and the new one is written last. A position that is not what we recorded makes it fail (division
@@ -27,22 +31,26 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio_postgres::types::{PgLsn, Type};
-use tokio_postgres::Statement;
 use trem_wire::definition::{Definition, OnError};
+use trem_wire::message::Operation;
 use trem_wire::Lsn;
 use uuid::Uuid;
 
 use super::changes::{Changes, Counts};
 use super::exception::{self, Failed};
-use super::pipeline::{Expect, Pipeline};
+use super::gather::Gather;
+use super::pipeline::Pipeline;
+use super::place::Place;
 use super::progress;
 use super::progress::TableRecord;
 use super::reread::Reread;
+use super::setwise::{self, Running, Setwise};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Result};
+
+mod netted;
 
 pub struct Session {
     client: Arc<Client>,
@@ -51,12 +59,16 @@ pub struct Session {
     /// The position that the open or next transaction starts from.
     applied_lsn: Lsn,
     transaction: Transaction,
-    compare_and_set: Option<Statement>,
+    place: Place,
     changes: Changes,
-    /// Applied positions with the target's WAL position that makes each durable.
+    gather: Gather,
+    /// With us while no job runs.
+    setwise: Option<Setwise>,
+    job: Option<Running>,
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
+    /// Applied positions with the target's WAL position that makes each durable.
     unflushed: VecDeque<(Lsn, Lsn)>,
     durable_lsn: Lsn,
 }
@@ -86,14 +98,19 @@ impl Session {
             );
         }
         let client = Arc::new(client);
+        let owner = Uuid::new_v4();
+        let place = Place::new(task_id, owner);
         Ok(Session {
+            setwise: Some(Setwise::new(Arc::clone(&client), place.clone())),
             changes: Changes::new(Pipeline::new(Arc::clone(&client)), task_id),
             client,
             task_id: task_id.to_owned(),
-            owner: Uuid::new_v4(),
+            owner,
             applied_lsn: Lsn::INVALID,
             transaction: Transaction::Closed,
-            compare_and_set: None,
+            place,
+            gather: Gather::default(),
+            job: None,
             on_error: OnError::Stop,
             failed: Vec::new(),
             unflushed: VecDeque::new(),
@@ -139,6 +156,7 @@ impl Session {
     /// Takes the task over and says from where changes are applied: the durable `applied_lsn`.
     pub async fn start(&mut self, applied_lsn: Lsn, timeline: u32, careful: bool) -> Result<()> {
         self.client.batch_execute("SET synchronous_commit = on").await?;
+        self.client.batch_execute(setwise::SETTINGS).await?;
         progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
         self.client.batch_execute("SET synchronous_commit = off").await?;
         self.applied_lsn = applied_lsn;
@@ -206,26 +224,40 @@ impl Session {
                 Ok(())
             }
             Action::Insert(relation, run) => {
+                let Some(run) = self.gather(Operation::Insert, &relation, run).await? else {
+                    return Ok(());
+                };
                 self.begin(end).await?;
                 self.changes.insert(&relation, &run).await
             }
             Action::Update(relation, run) => {
+                let Some(run) = self.gather(Operation::Update, &relation, run).await? else {
+                    return Ok(());
+                };
                 self.begin(end).await?;
                 self.record_failed().await?;
                 self.changes.update(&relation, &run).await?;
                 self.read_again(reader, false).await
             }
             Action::Delete(relation, run) => {
+                let Some(run) = self.gather(Operation::Delete, &relation, run).await? else {
+                    return Ok(());
+                };
                 self.begin(end).await?;
                 self.record_failed().await?;
                 self.changes.delete(&relation, &run).await
             }
             Action::Truncate(relations) => {
+                self.carry_out_gathered(end).await?;
                 self.begin(end).await?;
                 self.record_failed().await?;
                 self.changes.truncate(&relations).await
             }
             Action::Commit { applied_lsn, .. } => {
+                if self.may_end_in_background() {
+                    return self.end_in_background(applied_lsn).await;
+                }
+                self.carry_out_gathered(end).await?;
                 self.begin(end).await?;
                 self.read_again(reader, true).await?;
                 self.record_failed().await?;
@@ -278,6 +310,7 @@ impl Session {
     }
 
     async fn begin(&mut self, end: Option<Lsn>) -> Result<()> {
+        self.join().await?;
         if self.transaction != Transaction::Closed {
             return Ok(());
         }
@@ -295,27 +328,8 @@ impl Session {
         Ok(())
     }
 
-    /// The compare-and-set. Fails on the server when the row is not ours at that position.
     async fn send_progress(&mut self, new: Lsn) -> Result<()> {
-        const SQL: &str = "WITH moved AS (
-                UPDATE trem_target.progress SET applied_lsn = $4, updated_at = now()
-                WHERE task_id = $1::text::uuid AND applied_lsn = $2 AND owner = $3::text::uuid
-                RETURNING 1)
-            SELECT 1 / count(*) FROM moved";
-        let statement = match &self.compare_and_set {
-            Some(statement) => statement.clone(),
-            None => {
-                let types = [Type::TEXT, Type::PG_LSN, Type::TEXT, Type::PG_LSN];
-                let statement = self.client.prepare_typed(SQL, &types).await?;
-                self.compare_and_set.insert(statement).clone()
-            }
-        };
-        let client = Arc::clone(&self.client);
-        let (task_id, owner) = (self.task_id.clone(), self.owner.to_string());
-        let (old, new) = (PgLsn::from(self.applied_lsn.0), PgLsn::from(new.0));
-        let sent = async move { client.execute(&statement, &[&task_id, &old, &owner, &new]).await };
-        self.changes.pipeline.send(Box::pin(sent), Expect::Progress).await;
-        Ok(())
+        self.place.send_move(&mut self.changes.pipeline, self.applied_lsn, new).await
     }
 
     async fn commit(&mut self, applied_lsn: Lsn) -> Result<()> {
@@ -324,7 +338,10 @@ impl Session {
             self.send_progress(applied_lsn).await?;
         }
         // An update that finds no row is no error of the server: it would commit what is missing.
-        self.changes.settle(0).await?;
+        // Whatever else fails turns the COMMIT into a ROLLBACK, and is read before it.
+        if self.changes.pipeline.must_be_read() {
+            self.changes.settle(0).await?;
+        }
         self.changes.pipeline.send_simple("COMMIT".to_owned()).await;
         self.changes.settle(0).await?;
         self.changes.leave();
@@ -341,6 +358,7 @@ impl Session {
 
     /// Looks how far the target has flushed, between groups. To be called now and then.
     pub async fn check_flush(&mut self) -> Result<()> {
+        self.join().await?;
         match self.unflushed.is_empty() || self.is_in_group() {
             true => Ok(()),
             false => self.note_flush(None).await,
@@ -348,12 +366,15 @@ impl Session {
     }
 
     async fn note_flush(&mut self, applied: Option<Lsn>) -> Result<()> {
-        let sql = "SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()";
-        let row = self.client.query_one(sql, &[]).await?;
-        let [inserted, flushed] = [0, 1].map(|at| Lsn(row.get::<_, PgLsn>(at).into()));
+        let (inserted, flushed) = setwise::wal_positions(&self.client).await?;
         if let Some(applied) = applied {
             self.unflushed.push_back((applied, inserted));
         }
+        self.flushed_up_to(flushed);
+        Ok(())
+    }
+
+    fn flushed_up_to(&mut self, flushed: Lsn) {
         while let Some(&(applied, needed)) = self.unflushed.front() {
             if needed > flushed {
                 break;
@@ -361,11 +382,11 @@ impl Session {
             self.durable_lsn = applied;
             self.unflushed.pop_front();
         }
-        Ok(())
     }
 
     /// Makes everything committed so far durable now, for a clean end.
     pub async fn flush(&mut self) -> Result<()> {
+        self.join().await?;
         if self.unflushed.is_empty() {
             return Ok(());
         }

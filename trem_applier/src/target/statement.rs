@@ -46,6 +46,10 @@ pub(super) fn insert(relation: &Relation) -> String {
 
 /// Parameters: all columns. The key must be there, with a unique index on the target.
 pub(super) fn upsert(relation: &Relation) -> String {
+    format!("{} {}", insert(relation), on_conflict(relation))
+}
+
+fn on_conflict(relation: &Relation) -> String {
     let key: Vec<_> = relation.key().map(|at| column(relation, at)).collect();
     let assignments: Vec<_> = (0..relation.columns.len())
         .filter(|&at| !relation.columns[at].key)
@@ -55,7 +59,7 @@ pub(super) fn upsert(relation: &Relation) -> String {
         true => "NOTHING".to_owned(),
         false => format!("UPDATE SET {}", assignments.join(", ")),
     };
-    format!("{} ON CONFLICT ({}) DO {action}", insert(relation), key.join(", "))
+    format!("ON CONFLICT ({}) DO {action}", key.join(", "))
 }
 
 /// Parameters: the values of `columns`, then the key of the row that may keep them.
@@ -93,6 +97,43 @@ pub(super) fn update(relation: &Relation, assigned: &[usize]) -> String {
 /// Parameters: those that find the row.
 pub(super) fn delete(relation: &Relation) -> String {
     format!("DELETE FROM {} AS t WHERE {}", table(relation), row_is(relation, 1))
+}
+
+/// Parameter: an array of the table's row type (see [`layout`](super::layout)). Finds the rows by
+/// their keys.
+pub(super) fn update_rows(relation: &Relation, assigned: &[usize]) -> String {
+    let assignments: Vec<_> =
+        assigned.iter().map(|&at| format!("{0} = v.{0}", column(relation, at))).collect();
+    let (table, rows, keys) = (table(relation), rows(relation), keys_match(relation));
+    format!("UPDATE {table} AS t SET {} FROM {rows} WHERE {keys}", assignments.join(", "))
+}
+
+/// Parameter: the same, with nothing but the keys.
+pub(super) fn delete_rows(relation: &Relation) -> String {
+    let (table, rows, keys) = (table(relation), rows(relation), keys_match(relation));
+    format!("DELETE FROM {table} AS t USING {rows} WHERE {keys}")
+}
+
+/// Parameter: the same, whole rows.
+pub(super) fn upsert_rows(relation: &Relation) -> String {
+    let (table, columns, rows) = (table(relation), all_columns(relation), rows(relation));
+    let values: Vec<_> =
+        (0..relation.columns.len()).map(|at| format!("v.{}", column(relation, at))).collect();
+    format!(
+        "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM {rows} {}",
+        values.join(", "),
+        on_conflict(relation)
+    )
+}
+
+fn rows(relation: &Relation) -> String {
+    format!("unnest($1::{}[]) AS v", table(relation))
+}
+
+fn keys_match(relation: &Relation) -> String {
+    let conditions: Vec<_> =
+        relation.key().map(|at| format!("t.{0} = v.{0}", column(relation, at))).collect();
+    conditions.join(" AND ")
 }
 
 /// Finds one row: by the key columns; without a key by the image of the whole row, and of several

@@ -24,6 +24,7 @@ use trem_wire::message::Relation;
 use trem_wire::{slot_name, Lsn};
 use uuid::Uuid;
 
+use super::pace::Pace;
 use super::prepare::start_over;
 use super::{applied, Outcome, Run};
 use crate::apply::{Action, Apply, Event, Limits, Snapshot, Window};
@@ -62,12 +63,15 @@ enum Wake {
     Stream(StreamEvent),
     Tick,
     Changed,
+    /// The target is ready for the next group, or the open one has waited long enough.
+    Ready,
     Stop,
 }
 
 /// The state of one stream.
 struct Follow {
     apply: Apply,
+    pace: Pace,
     reader: SourceReader,
     stream: Stream,
     /// The barrier to reach, with `--until-caught-up` or in mode full_load.
@@ -213,6 +217,7 @@ impl Run {
         let now = Instant::now();
         Ok(Follow {
             apply: Apply::new(from, windows, limits),
+            pace: Pace::default(),
             reader: SourceReader(Reader::new(&self.worker.source, definition)),
             stream: Stream::spawn(stream, from, status_every),
             barrier: self.send_barrier(definition),
@@ -265,6 +270,11 @@ impl Run {
             let event = tokio::select! {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
+                joined = self.session.join(), if self.session.has_job() => {
+                    joined?;
+                    Wake::Ready
+                }
+                () = follow.pace.due(), if !self.session.has_job() => Wake::Ready,
                 () = wake.notified() => Wake::Changed,
                 () = stop.asked(), if follow.stop_by.is_none() => Wake::Stop,
             };
@@ -276,6 +286,13 @@ impl Run {
                         return Ok(Ending::Stopped);
                     }
                 }
+                Wake::Ready if follow.pace.is_due() => {
+                    let mut actions = Vec::new();
+                    hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+                    follow.pace.look(follow.apply.has_group());
+                    self.carry_out(follow, actions).await?;
+                }
+                Wake::Ready => {}
                 Wake::Changed => {
                     let version = self.control.definition(self.name()).await?.definition_version;
                     if version != definition.definition_version {
@@ -297,7 +314,8 @@ impl Run {
         let mut bytes = 0;
         while let Some(event) = next {
             match event {
-                StreamEvent::Messages(messages) => {
+                StreamEvent::Messages { messages, late } => {
+                    follow.pace.note(late);
                     for message in messages {
                         bytes += message_bytes(&message);
                         hand_in(&mut follow.apply, Event::Received(message), &mut actions)?;
@@ -305,6 +323,7 @@ impl Run {
                 }
                 StreamEvent::Passed { position, asked } => {
                     follow.record_now |= asked;
+                    follow.pace.note(Duration::ZERO);
                     hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
                     hand_in(&mut follow.apply, Event::Passed(position), &mut actions)?;
                 }
@@ -313,13 +332,16 @@ impl Run {
                 break;
             }
             next = follow.stream.try_next();
-            if next.is_none() {
+            follow.pace.look(follow.apply.has_group());
+            // While the target is at work, too, the group may grow.
+            if next.is_none() && follow.pace.is_due() && !self.session.is_busy() {
                 hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
             }
         }
         if follow.ending.is_some() {
             hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
         }
+        follow.pace.look(follow.apply.has_group());
         self.carry_out(follow, actions).await
     }
 

@@ -4,11 +4,14 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use trem_wire::message::Operation;
+use trem_wire::settings::PINNED;
 
 use crate::mask;
 use crate::pg::{self, PgLsn};
 
-#[pg_extern(immutable, parallel_safe, strict)]
+// Stable, because an immutable one is folded when a rule is read: of a constant, before the rule's
+// key is made.
+#[pg_extern(stable, parallel_safe, strict)]
 fn pseudonym(value: &str, key_name: &str) -> Result<String, ErrorReport> {
     Ok(mask::pseudonym(value, key_name)?)
 }
@@ -47,4 +50,11 @@ fn operation() -> &'static str {
         Some((Operation::Update, _)) => "update",
         Some((Operation::Delete, _)) => "delete",
     }
+}
+
+/// What copy, stream and preview pin, for `sql/grants.sql` and for whoever compares.
+#[pg_extern(immutable, parallel_safe)]
+fn pinned_settings(
+) -> TableIterator<'static, (name!(name, &'static str), name!(value, &'static str))> {
+    TableIterator::new(PINNED)
 }

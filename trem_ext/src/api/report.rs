@@ -88,7 +88,7 @@ fn explain_task(
             (
                 shape.table.display(),
                 shape.target_display(),
-                shape.select(&shape.table.schema, &shape.table.name, false),
+                shape.select(),
                 create.collect::<Vec<_>>(),
                 left_out,
             )
@@ -106,5 +106,5 @@ fn preview_statement(task: &str, table_name: &str) -> Result<String, ErrorReport
     let (schema, name) = name::parse_table(table_name)?;
     let table = items::of_task(&draft, table::find(&schema, &name)?)?;
     let shape = shape::apply(table, &draft.rules, 1)?;
-    Ok(shape.select(&shape.table.schema, &shape.table.name, false))
+    Ok(shape.select())
 }

@@ -10,7 +10,7 @@ use crate::catalog::draft::{self, Draft, Task};
 use crate::catalog::name::{self, TableName};
 use crate::catalog::problem::Severity;
 use crate::catalog::publish::{self, Change};
-use crate::catalog::{check, endpoint, items, options, plan, spi, table};
+use crate::catalog::{check, endpoint, items, options, plan, spi, table, view};
 use crate::error::Error;
 
 #[pg_extern]
@@ -183,7 +183,7 @@ fn drop(name: &str) -> Result<(), Error> {
         });
     }
     drop_slot(name)?;
-    publish::drop_views(name)?;
+    view::drop_all(name)?;
     spi::run("DELETE FROM trem.task WHERE name = $1", &[name.into()])?;
     notify(name)
 }

@@ -53,6 +53,7 @@ pub(crate) fn column(
         },
         written: written.map(str::to_owned),
         keeps_values: written.is_none() && keeps_values(source, &output),
+        guard: None,
     };
     // A null in a key never reaches the target: its row is reported instead.
     output.not_null = source.not_null && (key || computed.keeps_values);
@@ -74,6 +75,7 @@ pub(crate) fn created(rule: &Rule) -> Option<ShapedColumn> {
             },
             written: Some(written.to_owned()),
             keeps_values: false,
+            guard: None,
         }),
         output,
     })
@@ -82,7 +84,7 @@ pub(crate) fn created(rule: &Rule) -> Option<ShapedColumn> {
 pub(crate) fn filter(rule: &Rule) -> Option<Filter> {
     let written = rule.expression()?;
     let expression = DefinedExpression { rule_id: rule.id, sql: enclosed(written) };
-    Some(Filter { expression, written: written.to_owned() })
+    Some(Filter { expression, written: written.to_owned(), guard: None })
 }
 
 fn output_of(rule: &Rule) -> Option<Output> {

@@ -1,7 +1,7 @@
 //! The published document ([`trem_wire::definition`]) from the plan.
 
 use trem_wire::definition::{
-    DefinedColumn, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
+    DefinedColumn, DefinedInput, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
 };
 use trem_wire::Lsn;
 
@@ -81,11 +81,18 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
                 schema: leaf.schema.clone(),
                 name: leaf.name.clone(),
                 attribute_count: leaf.attribute_count,
+                renumbered: leaf.renumbered.clone(),
                 view: view_name(task, leaf),
             })
             .collect(),
+        inputs: inputs(shape),
         create_statement: statement::create_table(shape),
         filter: shape.filter.as_ref().map(|filter| filter.expression.clone()),
         index_statements: Vec::new(),
     }
+}
+
+fn inputs(shape: &Shape) -> Vec<DefinedInput> {
+    let columns = shape.table.columns.iter().filter(|_| shape.is_computed());
+    columns.map(|of| DefinedInput { attnum: of.attnum, name: of.name.clone() }).collect()
 }

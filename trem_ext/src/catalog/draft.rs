@@ -99,6 +99,13 @@ impl Rule {
         self.arguments["expression"].as_str()
     }
 
+    /// The columns that the expression reads, as they were named when the rule was made.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, i16)> {
+        let columns = self.arguments["columns"].as_object().into_iter().flatten();
+        columns
+            .filter_map(|(name, attnum)| Some((name.as_str(), attnum.as_i64()?.try_into().ok()?)))
+    }
+
     /// The type that the rule gives, as `format_type` has it.
     pub(crate) fn type_name(&self) -> Option<&str> {
         self.arguments["type_name"].as_str()

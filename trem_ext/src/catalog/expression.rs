@@ -9,10 +9,10 @@ use pgrx::pg_sys;
 
 use super::name;
 use super::problem::Problem;
-use super::shape::{Shape, ShapedColumn};
+use super::shape::{Guard, Shape, ShapedColumn};
 use crate::error::Error;
 use crate::pg::expression::{compile, Compiled, Fault};
-use crate::pg::{has_default_operator_class, lacks_collation, type_name};
+use crate::pg::{has_default_operator_class, has_leakproof_equality, lacks_collation, type_name};
 
 const BOOL: u32 = 16;
 /// The longest expression, in characters.
@@ -39,23 +39,27 @@ pub(crate) fn fault(message: impl Into<String>, hint: impl Into<String>) -> Faul
     Fault { message: message.into(), hint: Some(hint.into()) }
 }
 
-/// Looks at every expression of a table.
-pub(crate) fn check(shape: &Shape) -> Findings {
+/// Looks at every expression of a table, and notes how views evaluate it.
+pub(crate) fn check(shape: &mut Shape) -> Findings {
     let mut findings = Findings::default();
+    let (mut of_filter, mut of_columns) = (None, Vec::new());
     if let Some(filter) = &shape.filter {
         match check_filter(shape, &filter.written) {
             Ok(compiled) => {
                 findings.remarks.extend(rereads(shape, &compiled, None));
                 findings.remarks.push(filter_remark(shape));
+                findings.remarks.extend(barrier_remark(shape));
+                of_filter = guard(&compiled);
                 findings.mask_keys.extend(compiled.pseudonym_keys);
             }
             Err(faults) => findings.add(filter.expression.rule_id, 0, faults),
         }
     }
-    for column in &shape.columns {
+    for (at, column) in shape.columns.iter().enumerate() {
         let Some(computed) = &column.computed else { continue };
         match check_column(shape, column) {
             Ok(compiled) => {
+                of_columns.push((at, guard(&compiled)));
                 findings.remarks.extend(rereads(shape, &compiled, Some(column)));
                 findings.remarks.extend(key_remark(shape, column));
                 findings.mask_keys.extend(compiled.pseudonym_keys);
@@ -63,7 +67,17 @@ pub(crate) fn check(shape: &Shape) -> Findings {
             Err(faults) => findings.add(computed.expression.rule_id, column.attnum(), faults),
         }
     }
+    shape.filter.iter_mut().for_each(|filter| filter.guard = of_filter.take());
+    for (at, guard) in of_columns {
+        shape.columns[at].computed.iter_mut().for_each(|computed| computed.guard = guard.clone());
+    }
     findings
+}
+
+fn guard(compiled: &Compiled) -> Option<Guard> {
+    compiled
+        .may_tell
+        .then(|| Guard { attnums: compiled.used.clone(), collation: compiled.collation.clone() })
 }
 
 impl Findings {
@@ -102,10 +116,10 @@ pub(crate) fn check_written(
         )]);
     }
     let oid = pg_sys::Oid::from(table_oid);
-    let compiled = compile(oid, written, None).or_else(|faults| {
+    let compiled = compile(oid, written, None, None).or_else(|faults| {
         // It may be of the wanted type already, one that does not occur in the table.
         let faults = faults.into_iter().map(|fault| hinted(fault, NAMES));
-        let compiled = wanted.and_then(|wanted| compile(oid, written, Some(wanted)).ok());
+        let compiled = wanted.and_then(|wanted| compile(oid, written, Some(wanted), None).ok());
         compiled.ok_or_else(|| faults.collect::<Vec<_>>())
     })?;
     let bad = compiled.pseudonym_keys.iter().find(|key| !(1..=KEY_NAME_MAX).contains(&key.len()));
@@ -156,7 +170,7 @@ fn check_column(shape: &Shape, column: &ShapedColumn) -> Result<Compiled, Vec<Fa
         check_written(shape.table.oid, written, wanted)?;
     }
     let oid = pg_sys::Oid::from(shape.table.oid);
-    let compiled = compile(oid, &computed.expression.sql, wanted).map_err(|faults| {
+    let compiled = compile(oid, &computed.expression.sql, wanted, None).map_err(|faults| {
         let hint = format!("Give an expression that can be cast to {}.", output.type_name);
         faults.into_iter().map(|fault| hinted(fault, &hint)).collect::<Vec<_>>()
     })?;
@@ -260,6 +274,29 @@ fn filter_remark(shape: &Shape) -> Problem {
                    that leaves it is deleted";
     let hint = "Updates of this table are applied as upserts.";
     Problem::info("filter", message, hint).of(shape.table.display())
+}
+
+/// A row is read again by its key through a view whose filter comes first: there an index serves
+/// only comparisons that can tell nothing of other rows. One such column of the key narrows the
+/// search.
+fn barrier_remark(shape: &Shape) -> Option<Problem> {
+    let table = &shape.table;
+    let keys = || shape.columns.iter().filter(|column| column.key);
+    let served = |column: &ShapedColumn| {
+        column.computed.is_none() && has_leakproof_equality(column.output.type_oid)
+    };
+    let first = keys().next()?;
+    if table.replica_identity == "full" || keys().any(served) {
+        return None;
+    }
+    let message = format!(
+        "a row that has to be read again is searched in the whole table: behind a filter no index \
+         finds values of type {}",
+        first.output.type_name
+    );
+    let quoted = name::qualified(&table.schema, &table.name);
+    let hint = format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL; avoids reading again.");
+    Some(Problem::warning("reread", message, hint).of(table.display()))
 }
 
 fn key_remark(shape: &Shape, column: &ShapedColumn) -> Option<Problem> {

@@ -36,7 +36,7 @@ pub(crate) fn build(draft: &Draft) -> Result<Plan, Error> {
     check_names(&draft.task.name, &shapes, &mut problems);
     let types = types::Types::load(shapes.iter().flat_map(Shape::types))?;
     let mut mask_keys = BTreeSet::new();
-    for shape in &shapes {
+    for shape in &mut shapes {
         types.check(shape, &mut problems);
         let findings = expression::check(shape);
         problems.extend(findings.remarks);
@@ -164,10 +164,16 @@ fn check_rules(draft: &Draft, tables: &[Table], problems: &mut Vec<Problem>) {
                         "excludes a column of the key".to_owned()
                     }
                     Some(_) if type_is_gone(rule) => type_gone(rule),
-                    Some(_) => continue,
+                    Some(_) => match name_of_another(rule, table) {
+                        Some(name) => name_moved(name),
+                        None => continue,
+                    },
                 },
                 (Some(_), None) if type_is_gone(rule) => type_gone(rule),
-                (Some(_), None) => continue,
+                (Some(table), None) => match name_of_another(rule, table) {
+                    Some(name) => name_moved(name),
+                    None => continue,
+                },
             },
             (None, _) if tables.iter().any(|t| rule.schema_name.as_ref() == Some(&t.schema)) => {
                 continue
@@ -176,6 +182,20 @@ fn check_rules(draft: &Draft, tables: &[Table], problems: &mut Vec<Problem>) {
         };
         problems.push(rule_problem(rule, &message));
     }
+}
+
+/// A name that stood for one column when the rule was made and stands for another one now: columns
+/// swapped their names, or the table was restored with other numbers. What was meant is unknown.
+fn name_of_another<'a>(rule: &'a Rule, table: &Table) -> Option<&'a str> {
+    let own = rule.column_name.as_deref().zip(rule.attnum);
+    own.into_iter().chain(rule.columns()).find_map(|(name, attnum)| {
+        let now = table.columns.iter().find(|column| column.name == name)?;
+        (now.attnum != attnum).then_some(name)
+    })
+}
+
+fn name_moved(name: &str) -> String {
+    format!("names column \"{name}\", and another column has that name by now")
 }
 
 fn type_is_gone(rule: &Rule) -> bool {

@@ -1,7 +1,7 @@
 //! Publishing: the draft becomes the next version of the task's definition, with its views, in the
 //! caller's transaction: an applier sees all of it or nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pgrx::JsonB;
 use serde::Deserialize;
@@ -11,8 +11,7 @@ use trem_wire::definition::Definition;
 use super::draft::Draft;
 use super::plan::Plan;
 use super::shape::Shape;
-use super::table::Leaf;
-use super::{definition, endpoint, name, spi, stamp};
+use super::{definition, endpoint, name, spi, stamp, view};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -72,7 +71,10 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         refuse_changed_rules(draft, plan)?;
     }
     make_mask_keys(&plan.mask_keys)?;
-    make_views(draft, plan)?;
+    view::make_all(draft, plan)?;
+    if let Some(reader) = endpoint::username(&draft.task.source)? {
+        grant_applier(&reader)?;
+    }
     if let (Some(version), Change::Nothing) = (draft.task.definition_version, change(draft, plan)?)
     {
         return Ok(version);
@@ -156,85 +158,6 @@ fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
     Err(Error::RulesChanged { task: draft.task.name.clone(), tables })
 }
 
-#[derive(Deserialize)]
-struct View {
-    name: String,
-    owner: String,
-    /// The view's text as PostgreSQL keeps it.
-    comment: Option<String>,
-    readers: Vec<String>,
-}
-
-/// The task's views as they are now. No other task's view ends like this after this prefix.
-const VIEWS: &str = "
-    SELECT c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
-           obj_description(c.oid, 'pg_class') AS comment,
-           coalesce((SELECT jsonb_agg(pg_get_userbyid(acl.grantee) ORDER BY acl.grantee)
-                     FROM aclexplode(c.relacl) AS acl
-                     WHERE acl.grantee <> c.relowner), '[]') AS readers
-    FROM pg_class AS c
-    WHERE c.relnamespace = 'trem_read'::regnamespace AND c.relkind = 'v'
-      AND c.relname ~ ('^' || $1 || '_[0-9]+$')";
-
-/// Brings the task's views to the plan. A view that is right is left alone: replacing it would wait
-/// for a load that reads it.
-fn make_views(draft: &Draft, plan: &Plan) -> Result<(), Error> {
-    let reader = endpoint::username(&draft.task.source)?;
-    let existing: Vec<View> = spi::rows(VIEWS, &[draft.task.name.as_str().into()])?;
-    let mut existing: BTreeMap<String, View> =
-        existing.into_iter().map(|view| (view.name.clone(), view)).collect();
-    for shape in &plan.shapes {
-        for leaf in &shape.table.leaves {
-            let view = definition::view_name(&draft.task.name, leaf);
-            let select = shape.select(&leaf.schema, &leaf.name, true);
-            let right = existing.remove(&view).map(|found| {
-                let readers: Vec<&str> = found.readers.iter().map(String::as_str).collect();
-                let wanted: Vec<&str> =
-                    reader.as_deref().filter(|reader| *reader != leaf.owner).into_iter().collect();
-                found.comment.as_deref() == Some(&select)
-                    && found.owner == leaf.owner
-                    && readers == wanted
-            });
-            if right == Some(false) {
-                drop_view(&view)?;
-            }
-            if right != Some(true) {
-                make_view(&view, &select, leaf, reader.as_deref())?;
-            }
-        }
-    }
-    for stale in existing.keys() {
-        drop_view(stale)?;
-    }
-    match reader {
-        Some(reader) => grant_applier(&reader),
-        None => Ok(()),
-    }
-}
-
-fn make_view(view: &str, select: &str, leaf: &Leaf, reader: Option<&str>) -> Result<(), Error> {
-    let quoted = name::qualified("trem_read", view);
-    spi::run(&format!("CREATE VIEW {quoted} AS {select}"), &[])?;
-    // The text is kept to see at the next publish whether the view is still right.
-    spi::run(&format!("COMMENT ON VIEW {quoted} IS {}", name::literal(select)), &[])?;
-    if let Some(reader) = reader {
-        spi::run(&format!("GRANT SELECT ON {quoted} TO {}", name::quoted(reader)), &[])?;
-    }
-    spi::run(&format!("ALTER VIEW {quoted} OWNER TO {}", name::quoted(&leaf.owner)), &[])?;
-    Ok(())
-}
-
-fn drop_view(view: &str) -> Result<(), Error> {
-    spi::run(&format!("DROP VIEW {}", name::qualified("trem_read", view)), &[])?;
-    Ok(())
-}
-
-/// Drops every view of a task.
-pub(crate) fn drop_views(task: &str) -> Result<(), Error> {
-    let existing: Vec<View> = spi::rows(VIEWS, &[task.into()])?;
-    existing.iter().try_for_each(|view| drop_view(&view.name))
-}
-
 /// Makes the keys that rules name and that are not there yet. They are never shown.
 pub(crate) fn make_mask_keys(names: &BTreeSet<String>) -> Result<(), Error> {
     for name in names {
@@ -244,9 +167,10 @@ pub(crate) fn make_mask_keys(names: &BTreeSet<String>) -> Result<(), Error> {
 }
 
 /// Functions that a view may call. They run with the rights of whoever reads it.
-const IN_VIEWS: [&str; 7] = [
+const IN_VIEWS: [&str; 8] = [
     "commit_lsn",
     "commit_timestamp",
+    "computed",
     "mask_email",
     "mask_number",
     "mask_partial",

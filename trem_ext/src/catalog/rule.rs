@@ -92,19 +92,25 @@ pub(crate) fn propose(draft: &Draft, given: Given<'_>) -> Result<i64, Error> {
         arguments["expression"] = json!(expression);
     }
     let what = what(&given, &table);
+    let wanted = new_type.map(|oid| (pg_sys::Oid::from(oid), -1));
+    let columns = given.expression.map(|text| columns(&table, text, wanted));
     if !faults.is_empty() {
-        let wanted = new_type.map(|oid| (pg_sys::Oid::from(oid), -1));
-        faults.extend(faults_of_written(&given, &table, wanted));
+        faults.extend(columns.and_then(Result::err).unwrap_or_default());
         return Err(Error::Faulty { what, faults });
+    }
+    if let Some(Ok(columns)) = columns {
+        arguments["columns"] = columns;
     }
     let rule = rule(&given, arguments.clone(), new_type);
     check_composed(draft, table, rule, what)?;
     store(draft, given.kind, &given.subject, arguments)
 }
 
-fn faults_of_written(given: &Given<'_>, table: &Table, wanted: Wanted) -> Vec<Fault> {
-    let Some(written) = given.expression else { return Vec::new() };
-    expression::check_written(table.oid, written, wanted).err().unwrap_or_default()
+/// The columns that an expression reads: numbers by name, to see later that they are still those.
+fn columns(table: &Table, written: &str, wanted: Wanted) -> Result<Value, Vec<Fault>> {
+    let compiled = expression::check_written(table.oid, written, wanted)?;
+    let columns = compiled.used.iter().filter_map(|attnum| table.column(*attnum));
+    Ok(columns.map(|column| (column.name.clone(), json!(column.attnum))).collect())
 }
 
 /// What an error calls the rule.
@@ -141,8 +147,8 @@ fn check_composed(draft: &Draft, table: Table, rule: Rule, what: String) -> Resu
         rules.retain(|of| of.kind != RuleKind::SetFilter || of.table_oid != rule.table_oid);
     }
     rules.push(rule);
-    let shape = shape::apply(table, &rules, 1)?;
-    let mut findings = expression::check(&shape);
+    let mut shape = shape::apply(table, &rules, 1)?;
+    let mut findings = expression::check(&mut shape);
     findings.faults.retain(|of| of.rule_id == 0 || (attnum != 0 && of.attnum == attnum));
     let findings = findings.refuse(what)?;
     publish::make_mask_keys(&findings.mask_keys)

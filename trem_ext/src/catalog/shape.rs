@@ -56,12 +56,24 @@ pub(crate) struct Computed {
     pub written: Option<String>,
     /// Values that differ stay different, and none becomes null.
     pub keeps_values: bool,
+    pub guard: Option<Guard>,
 }
 
 pub(crate) struct Filter {
     pub expression: DefinedExpression,
     /// What the rule says.
     pub written: String,
+    pub guard: Option<Guard>,
+}
+
+/// How a view evaluates an expression whose errors could tell of values: `trem.computed`. Set when
+/// the expression is checked.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    /// The columns that it reads.
+    pub attnums: Vec<i16>,
+    /// The result's, as SQL names it; `None`: it has none.
+    pub collation: Option<String>,
 }
 
 impl ShapedColumn {
@@ -119,30 +131,20 @@ impl Shape {
         self.filter.is_some() || self.columns.iter().any(|column| column.computed.is_some())
     }
 
-    /// The statement that reads a relation's rows as the target gets them. A table with inheritance
-    /// children is read without them: each of those is a table of its own.
-    pub(crate) fn select(&self, schema: &str, relation: &str, with_ctid: bool) -> String {
-        let only = if self.table.is_partitioned() && !with_ctid { "" } else { "ONLY " };
-        let mut columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| {
-                let value = match &column.computed {
-                    Some(computed) => computed.expression.sql.clone(),
-                    None => name::quoted(column.source_name()),
-                };
-                format!("{value} AS {}", name::quoted(&column.name))
-            })
-            .collect();
-        if with_ctid {
-            columns.push("ctid AS trem_ctid".to_owned());
-        }
-        let relation_name = name::qualified(schema, relation);
-        let mut select = format!("SELECT {} FROM {only}{relation_name}", columns.join(", "));
-        // An expression may name a column with its table: that is the root, also in a partition.
-        if self.is_computed() && relation != self.table.name {
-            select.push_str(&format!(" AS {}", name::quoted(&self.table.name)));
-        }
+    /// The statement that reads the rows as the target gets them, for people. A table with
+    /// inheritance children is read without them: each of those is a table of its own.
+    pub(crate) fn select(&self) -> String {
+        let columns = self.columns.iter().map(|column| {
+            let value = match &column.computed {
+                Some(computed) => computed.expression.sql.clone(),
+                None => name::quoted(column.source_name()),
+            };
+            format!("{value} AS {}", name::quoted(&column.name))
+        });
+        let only = if self.table.is_partitioned() { "" } else { "ONLY " };
+        let table = name::qualified(&self.table.schema, &self.table.name);
+        let mut select =
+            format!("SELECT {} FROM {only}{table}", columns.collect::<Vec<_>>().join(", "));
         if let Some(filter) = &self.filter {
             select.push_str(&format!(" WHERE {}", filter.expression.sql));
         }

@@ -81,6 +81,8 @@ pub(crate) struct Leaf {
     pub schema: String,
     pub name: String,
     pub attribute_count: i16,
+    /// Number in the root and number here of the columns whose numbers differ.
+    pub renumbered: Vec<(i16, i16)>,
     pub owner: String,
     pub replica_identity: String,
     pub owner_can_read: bool,
@@ -233,6 +235,12 @@ const LEAVES: &str = "
     SELECT jsonb_agg(jsonb_build_object(
         'oid', leaf.oid::bigint, 'schema', leaf_schema.nspname, 'name', leaf.relname,
         'attribute_count', leaf.relnatts,
+        'renumbered', coalesce((
+            SELECT jsonb_agg(jsonb_build_array(root.attnum, here.attnum) ORDER BY root.attnum)
+            FROM pg_attribute AS root
+            JOIN pg_attribute AS here ON here.attname = root.attname
+            WHERE root.attrelid = s.oid AND here.attrelid = leaf.oid
+              AND here.attnum <> root.attnum AND root.attnum > 0), '[]'),
         'owner', pg_get_userbyid(leaf.relowner),
         'replica_identity', CASE leaf.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index'
                                                    WHEN 'f' THEN 'full' ELSE 'nothing' END,

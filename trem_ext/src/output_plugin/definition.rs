@@ -9,7 +9,7 @@ use trem_wire::definition::Definition;
 use super::error::StreamError;
 use super::options::Options;
 use super::rules::Rules;
-use super::settings::PinnedSettings;
+use crate::pg::PinnedSettings;
 
 /// What a stream is pinned to for its life.
 pub(crate) struct Pinned {

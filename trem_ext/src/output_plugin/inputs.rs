@@ -58,25 +58,20 @@ impl Inputs {
     ) -> Result<Inputs, StreamError> {
         let mut inputs = Vec::new();
         for &slot in &rules.inputs {
-            let (name, type_oid) = rules.input(slot);
-            let found = match source.partition() {
-                None => attributes.get(slot).copied(),
-                Some(_) => attributes
-                    .iter()
-                    .find(|attribute| !attribute.attisdropped && attribute_name(attribute) == name)
-                    .copied(),
-            };
-            let Some(attribute) = found else { continue };
+            let attnum = slot as i16 + 1;
+            let Some(attribute) = source.attribute(attributes, attnum) else { continue };
+            let name = source.table().inputs.iter().find(|input| input.attnum == attnum);
+            let name = name.map_or("", |input| &input.name);
             if attribute.attisdropped {
                 return Err(source.changed(format!("Column \"{name}\" was dropped.")));
             }
-            if attribute.atttypid != type_oid {
+            if attribute.atttypid != rules.input_type(slot) {
                 return Err(source.changed(format!(
                     "Column \"{name}\", which a rule reads, is of another type."
                 )));
             }
             let now = attribute_name(attribute);
-            if now != name && !source.older {
+            if now != name && !source.older && !source.ignores_ddl() {
                 return Err(source.changed(format!(
                     "Column \"{name}\", which a rule reads, was named \"{now}\" at the change."
                 )));

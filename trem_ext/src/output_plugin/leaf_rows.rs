@@ -16,9 +16,8 @@ use super::error::StreamError;
 use super::frame::Frame;
 use super::relation::{Mapping, Source};
 use super::rules::Rules;
-use super::settings::PinnedSettings;
 use super::tuple::{Rows, Target};
-use crate::pg;
+use crate::pg::{self, PinnedSettings};
 
 /// Few, because a row may be large and a frame holds all that were fetched.
 const ROWS_FETCHED: i64 = 16;

@@ -8,8 +8,8 @@
 //! A column that a rule computes has no attribute of its own; `inputs` says what its expression
 //! reads.
 //!
-//! An ordinary table is bound by attribute numbers, so a renamed column is the same column. A leaf
-//! of a partitioned table is bound to its root's columns by name, because its numbers may differ.
+//! Columns are bound by attribute numbers, so a renamed column is the same column; a partition may
+//! have numbers of its own, which the definition knows.
 
 use pgrx::{pg_sys, spi};
 use trem_wire::definition::{
@@ -71,13 +71,18 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn table(&self) -> &DefinedTable {
+    pub(crate) fn table(&self) -> &DefinedTable {
         &self.definition.tables[self.table]
     }
 
-    /// The leaf, if the relation is one of a partitioned table.
-    pub(crate) fn partition(&self) -> Option<&DefinedLeaf> {
-        self.leaf.filter(|leaf| leaf.oid != self.table().oid)
+    /// The attribute that is this column of the table, if history has it yet.
+    pub(crate) fn attribute<'a>(
+        &self,
+        attributes: &[&'a pg_sys::FormData_pg_attribute],
+        attnum: i16,
+    ) -> Option<&'a pg_sys::FormData_pg_attribute> {
+        let here = self.leaf.map_or(attnum, |leaf| leaf.attnum(attnum));
+        usize::try_from(here - 1).ok().and_then(|at| attributes.get(at).copied())
     }
 
     /// How many attributes the relation had at publish; 0: not known.
@@ -89,7 +94,7 @@ impl Source<'_> {
         self.rules.is_some_and(|rules| rules.columns[position].is_some())
     }
 
-    fn ignores_ddl(&self) -> bool {
+    pub(crate) fn ignores_ddl(&self) -> bool {
         self.definition.options.ddl == Ddl::Ignore
     }
 
@@ -284,13 +289,7 @@ fn pair_up<'a>(
             }
             continue;
         }
-        let attribute = match source.partition() {
-            Some(leaf) => leaf_attribute(source, leaf, attributes, column)?,
-            None => {
-                usize::try_from(column.attnum - 1).ok().and_then(|at| attributes.get(at).copied())
-            }
-        };
-        if let Some(attribute) = attribute {
+        if let Some(attribute) = source.attribute(attributes, column.attnum) {
             if !source.computes(position) {
                 compare_column(source, column, attribute)?;
             }
@@ -298,27 +297,6 @@ fn pair_up<'a>(
         }
     }
     Ok(pairs)
-}
-
-/// By name. A leaf that has all the attributes it had at publish, but not this name, was changed.
-fn leaf_attribute<'a>(
-    source: &Source<'_>,
-    leaf: &DefinedLeaf,
-    attributes: &[&'a pg_sys::FormData_pg_attribute],
-    column: &DefinedColumn,
-) -> Result<Option<&'a pg_sys::FormData_pg_attribute>, StreamError> {
-    let found = attributes.iter().find(|attribute| {
-        !attribute.attisdropped && attribute_name(attribute) == column.source_name
-    });
-    let complete = attributes.len() >= usize::try_from(leaf.attribute_count).unwrap_or(0);
-    match found {
-        None if complete => {
-            let leaf = spi::quote_qualified_identifier(&leaf.schema, &leaf.name);
-            Err(source
-                .changed(format!("Its partition {leaf} has no column \"{}\".", column.source_name)))
-        }
-        found => Ok(found.copied()),
-    }
 }
 
 fn compare_column(

@@ -1,5 +1,5 @@
 //! The filters and expressions of the definition, ready to run: compiled when the stream starts,
-//! under the catalog of that moment, and pinned for its life.
+//! under the catalog of that moment but the columns' names at publish, and pinned for its life.
 //!
 //! An expression reads its columns from a slot that has the table's shape at that moment; the
 //! mapping of a relation says which attribute of a row, as history has it, goes where.
@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use trem_wire::definition::{DefinedExpression, DefinedTable, Definition};
 
 use super::error::StreamError;
-use crate::pg::expression::{self, Compiled, Fault};
+use crate::pg::expression::{self, Compiled, Fault, Junction, Names};
 use crate::{mask, pg};
 
 /// One expression, ready to be evaluated.
@@ -25,9 +25,21 @@ pub(crate) struct Rule {
     pub(crate) uses_metadata: bool,
 }
 
+/// A filter, taken apart where it joins conditions: for a row of which some values are missing.
+pub(crate) enum Condition {
+    Joined(Junction, Vec<Condition>),
+    One {
+        state: *mut pg_sys::ExprState,
+        /// Positions in the slot of the columns that it reads.
+        used: Vec<usize>,
+    },
+}
+
 /// What a table's rows go through.
 pub(crate) struct TableRules {
     pub(crate) filter: Option<Rule>,
+    /// The filter once more; there if the filter is.
+    pub(crate) condition: Option<Condition>,
     /// For each column of the definition: what computes it, unless it is passed through.
     pub(crate) columns: Vec<Option<Rule>>,
     /// Positions in the slot of all columns that are read.
@@ -102,9 +114,13 @@ fn compile_table(
 ) -> Result<TableRules, Broken> {
     let key: Vec<i16> = table.columns.iter().filter(|c| c.key).map(|c| c.attnum).collect();
     let relation = pg_sys::Oid::from(table.oid);
+    let names = Names {
+        table: &table.source_name,
+        columns: table.inputs.iter().map(|input| (input.attnum, input.name.as_str())).collect(),
+    };
     let mut compile_one = |rule: &DefinedExpression, output, is_filter_or_key| {
         let broken = |reason| Broken { rule_id: rule.rule_id, reason };
-        let compiled = expression::compile(relation, &rule.sql, Some(output))
+        let compiled = expression::compile(relation, &rule.sql, Some(output), Some(&names))
             .map_err(|faults| broken(sentence(&faults)))?;
         if compiled.uses_metadata && (is_filter_or_key || table.keyless) {
             return Err(broken("It uses the position, time or kind of the change.".to_owned()));
@@ -149,34 +165,24 @@ unsafe fn instantiate(
     memory: pg_sys::MemoryContext,
     scratch: pg_sys::MemoryContext,
 ) -> TableRules {
-    // SAFETY: everything that is made here lives in `memory`, whose context is put back. The slot's
-    // arrays have room for all attributes of its descriptor, and stay filled for good: a row
-    // overwrites the columns that are read. The context's own row memory is replaced by ours.
+    // SAFETY: everything that is made here lives in `memory`, whose context is put back. The
+    // context's own row memory is replaced by ours.
     unsafe {
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = memory;
-        let relation = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
-        let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
-        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
-        let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
-        let count = (*descriptor).natts as usize;
-        std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
-        (*slot).tts_nvalid = count as i16;
-        (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+        let slot = expression::slot(relation);
         let context = pg_sys::CreateStandaloneExprContext();
         pg_sys::MemoryContextDelete((*context).ecxt_per_tuple_memory);
         (*context).ecxt_per_tuple_memory = scratch;
         (*context).ecxt_scantuple = slot;
 
-        let ready = |(rule_id, compiled): (i64, Compiled)| {
-            let node = pg_sys::copyObjectImpl(compiled.node.cast()).cast();
-            Rule {
-                rule_id,
-                state: pg_sys::ExecInitExpr(node, std::ptr::null_mut()),
-                used: compiled.used.iter().map(|&attnum| attnum as usize - 1).collect(),
-                uses_metadata: compiled.uses_metadata,
-            }
+        let ready = |(rule_id, compiled): (i64, Compiled)| Rule {
+            rule_id,
+            state: state(compiled.node),
+            used: positions(&compiled.used),
+            uses_metadata: compiled.uses_metadata,
         };
+        let condition = filter.as_ref().map(|(_, compiled)| condition(compiled.node));
         let filter = filter.map(ready);
         let columns: Vec<_> = columns.into_iter().map(|column| column.map(ready)).collect();
         pg_sys::CurrentMemoryContext = before;
@@ -184,22 +190,51 @@ unsafe fn instantiate(
         let inputs: BTreeSet<usize> = rules.flat_map(|rule| rule.used.iter().copied()).collect();
         TableRules {
             filter,
+            condition,
             columns,
             inputs: inputs.into_iter().collect(),
-            descriptor,
+            descriptor: (*slot).tts_tupleDescriptor,
             slot,
             context,
         }
     }
 }
 
-impl TableRules {
-    /// The name and type of a column that is read, as the expressions know it.
-    pub(crate) fn input(&self, position: usize) -> (String, pg_sys::Oid) {
-        // SAFETY: positions of inputs are those of attributes of the descriptor.
-        unsafe {
-            let attribute = pg::attribute(self.descriptor, position);
-            (pg::utf8(attribute.attname.data.as_ptr()), attribute.atttypid)
+/// # Safety
+/// As for [`instantiate`]; the current memory context is that of the result.
+unsafe fn condition(node: *mut pg_sys::Expr) -> Condition {
+    // SAFETY: the node and what it joins are of a compiled expression.
+    unsafe {
+        match expression::conditions(node) {
+            Some((junction, nodes)) => {
+                Condition::Joined(junction, nodes.into_iter().map(|node| condition(node)).collect())
+            }
+            None => Condition::One {
+                state: state(node),
+                used: positions(&expression::used_columns(node.cast())),
+            },
         }
+    }
+}
+
+/// # Safety
+/// As for [`condition`].
+unsafe fn state(node: *mut pg_sys::Expr) -> *mut pg_sys::ExprState {
+    // SAFETY: the copy is ours.
+    unsafe {
+        let node = pg_sys::copyObjectImpl(node.cast()).cast();
+        pg_sys::ExecInitExpr(node, std::ptr::null_mut())
+    }
+}
+
+fn positions(attnums: &[i16]) -> Vec<usize> {
+    attnums.iter().map(|&attnum| attnum as usize - 1).collect()
+}
+
+impl TableRules {
+    /// The type of a column that is read, as the expressions know it.
+    pub(crate) fn input_type(&self, position: usize) -> pg_sys::Oid {
+        // SAFETY: positions of inputs are those of attributes of the descriptor.
+        unsafe { pg::attribute(self.descriptor, position).atttypid }
     }
 }

@@ -17,9 +17,8 @@ use super::error::StreamError;
 use super::frame::Frame;
 use super::options::Options;
 use super::rules::Rules;
-use super::settings::PinnedSettings;
 use super::tuple::{Rows, Target};
-use crate::pg;
+use crate::pg::{self, PinnedSettings};
 
 /// How many changes are skipped in a row before the server is told that we are alive.
 const SKIPPED_MAX: u32 = 100;

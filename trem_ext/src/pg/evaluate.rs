@@ -12,6 +12,8 @@
 //! memory, a lost file) go on as they would have: a server that could not be stopped any more, or
 //! that takes its own breakdown for bad data, would be worse than a stream that ends.
 
+use std::ffi::CStr;
+
 use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
 use pgrx::pg_sys::{self, Datum, ResourceReleasePhase};
 
@@ -67,47 +69,29 @@ impl Evaluator {
         state: *mut pg_sys::ExprState,
         context: *mut pg_sys::ExprContext,
     ) -> Result<Option<Datum>, Failed> {
-        // SAFETY: reads and sets the backend's state; single-threaded. The closure below holds
-        // nothing that must be dropped, so an error may jump out of it.
+        // SAFETY: reads and sets the backend's state; single-threaded.
         unsafe {
-            let Some(function) = (*state).evalfunc else { return Ok(None) };
             let before = Before::now();
             if self.owner.is_null() {
                 let name = c"trem expression".as_ptr();
                 self.owner = pg_sys::ResourceOwnerCreate(before.owner, name);
             }
             pg_sys::CurrentResourceOwner = self.owner;
-            let (mut value, mut is_null) = (Datum::null(), false);
-            let (value_at, is_null_at) = (&raw mut value, &raw mut is_null);
-            let jumped = call_with_sigsetjmp(false, |buffer| {
-                pg_sys::PG_exception_stack =
-                    std::ptr::from_ref::<SigJmpBufFields>(buffer).cast_mut().cast();
-                value_at.write(function(state, context, is_null_at));
-                0
-            });
-            if jumped == 0 {
-                pg_sys::PG_exception_stack = before.exceptions;
-                pg_sys::CurrentResourceOwner = before.owner;
-                return Ok((!is_null).then_some(value));
-            }
-            Err(self.recover(&before))
+            let value = attempt(&before, state, context);
+            pg_sys::CurrentResourceOwner = before.owner;
+            value.map_err(|error| self.recover(error))
         }
     }
 
-    /// After an error: everything as it was before, and what the error was.
+    /// Tells an error about the row from one that must go on, and gives back what was held.
     ///
     /// # Safety
-    /// An error of the server has just been caught.
+    /// `error` was caught by [`attempt`].
     #[cold]
-    unsafe fn recover(&mut self, before: &Before) -> Failed {
-        // SAFETY: the order is that of PG_CATCH: first the stacks, then the error is copied into a
-        // context that is not the one for errors, then it is forgotten, then resources go.
+    unsafe fn recover(&mut self, error: *mut pg_sys::ErrorData) -> Failed {
+        // SAFETY: the error is a copy of ours.
         unsafe {
-            before.restore();
-            let error = pg_sys::CopyErrorData();
-            let code = (*error).sqlerrcode;
-            pg_sys::FlushErrorState();
-            let sqlstate = letters(code);
+            let sqlstate = letters((*error).sqlerrcode);
             if !is_about_values(sqlstate) {
                 pg_sys::ReThrowError(error);
             }
@@ -134,6 +118,87 @@ impl Evaluator {
             }
             pg_sys::ResourceOwnerDelete(owner);
         }
+    }
+}
+
+/// Evaluates an expression. An error comes back as a copy, with everything as it was before except
+/// for what the expression still holds.
+///
+/// # Safety
+/// As for [`Evaluator::evaluate`].
+#[inline]
+unsafe fn attempt(
+    before: &Before,
+    state: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+) -> Result<Option<Datum>, *mut pg_sys::ErrorData> {
+    // SAFETY: reads and sets the backend's state; single-threaded. The closure holds nothing that
+    // must be dropped, so an error may jump out of it. After a jump the order is that of PG_CATCH:
+    // first the stacks, then the error is copied into a context that is not the one for errors,
+    // then it is forgotten.
+    unsafe {
+        let Some(function) = (*state).evalfunc else { return Ok(None) };
+        let (mut value, mut is_null) = (Datum::null(), false);
+        let (value_at, is_null_at) = (&raw mut value, &raw mut is_null);
+        let jumped = call_with_sigsetjmp(false, |buffer| {
+            pg_sys::PG_exception_stack =
+                std::ptr::from_ref::<SigJmpBufFields>(buffer).cast_mut().cast();
+            value_at.write(function(state, context, is_null_at));
+            0
+        });
+        if jumped == 0 {
+            pg_sys::PG_exception_stack = before.exceptions;
+            return Ok((!is_null).then_some(value));
+        }
+        before.restore();
+        let error = pg_sys::CopyErrorData();
+        pg_sys::FlushErrorState();
+        Err(error)
+    }
+}
+
+/// Evaluates an expression in a statement of the server, which cleans up after an error. The error
+/// goes on without anything that could hold a value: with `message` and its SQLSTATE alone.
+///
+/// # Safety
+/// As for [`Evaluator::evaluate`].
+#[inline]
+pub(super) unsafe fn evaluate_hiding(
+    state: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+    message: &CStr,
+) -> Option<Datum> {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let before = Before::now();
+        match attempt(&before, state, context) {
+            Ok(value) => return value,
+            Err(error) => hide_and_rethrow(error, message),
+        }
+        // Not reached, which not every version's binding knows.
+        None
+    }
+}
+
+/// # Safety
+/// `error` was caught by [`attempt`].
+#[cold]
+unsafe fn hide_and_rethrow(error: *mut pg_sys::ErrorData, message: &CStr) {
+    // SAFETY: the error is a copy of ours, all of whose texts may be null.
+    unsafe {
+        let hidden = &mut *error;
+        if !is_of_the_server(&letters(hidden.sqlerrcode)) {
+            hidden.message = pg_sys::pstrdup(message.as_ptr());
+            let texts = [
+                &mut hidden.detail,
+                &mut hidden.detail_log,
+                &mut hidden.hint,
+                &mut hidden.context,
+                &mut hidden.internalquery,
+            ];
+            texts.into_iter().for_each(|text| *text = std::ptr::null_mut());
+        }
+        pg_sys::ReThrowError(error);
     }
 }
 
@@ -174,6 +239,13 @@ fn letters(code: i32) -> [u8; 5] {
 /// a function does not offer for the arguments it got (a unit of `date_trunc`).
 fn is_about_values(sqlstate: [u8; 5]) -> bool {
     sqlstate.starts_with(b"22") || [*b"23502", *b"23514", *b"54000", *b"0A000"].contains(&sqlstate)
+}
+
+/// Errors of classes that are about the server or the session, never about values.
+pub(super) fn is_of_the_server(sqlstate: &[u8]) -> bool {
+    [b"08", b"25", b"40", b"53", b"57", b"58", b"F0", b"XX"]
+        .iter()
+        .any(|class| sqlstate.starts_with(*class))
 }
 
 #[cfg(test)]

@@ -15,17 +15,19 @@
 mod admit;
 mod stable;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{c_char, CStr, CString};
 use std::panic::AssertUnwindSafe;
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, NodeTag, ParseExprKind, RawParseMode};
 use pgrx::{PgList, PgTryBuilder};
 
+use super::evaluate::is_of_the_server;
+use super::settings::set_for_now;
 use super::utf8;
 
 /// Names in expressions are looked up here and nowhere else.
-const SEARCH_PATH: &CStr = c"pg_catalog, trem";
+const SEARCH_PATH: &str = "pg_catalog, trem";
 
 /// In characters: a rule may write 10,000 (catalog/expression.rs), and a cast is put around that.
 const LENGTH_MAX: usize = 11_000;
@@ -52,19 +54,31 @@ pub(crate) struct Compiled {
     pub(crate) pseudonym_keys: Vec<String>,
     /// It asks for the position, time or kind of the change: not for filters and keys.
     pub(crate) uses_metadata: bool,
+    /// An error while it is evaluated could tell of the values of its columns.
+    pub(crate) may_tell: bool,
+    /// The result's collation, as SQL names it; `None`: it has none.
+    pub(crate) collation: Option<String>,
     /// Planned; in the memory context that was current when it was compiled.
     pub(crate) node: *mut pg_sys::Expr,
+}
+
+/// What an expression calls a table and its columns, by attribute number, where that may not be
+/// what they are called now.
+pub(crate) struct Names<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) columns: Vec<(i16, &'a str)>,
 }
 
 /// Compiles `sql` over the row of `relation`, to a value of the type and modifier of `output`
 /// (converted as an assignment converts), or of the type it has by itself.
 ///
-/// Called in a transaction with an active snapshot. Errors of the server that are about the
-/// expression come back as faults, others (a cancel, memory) are raised.
+/// Called in a transaction with an active snapshot, under the pinned settings. Errors of the server
+/// that are about the expression come back as faults, others (a cancel, memory) are raised.
 pub(crate) fn compile(
     relation: pg_sys::Oid,
     sql: &str,
     output: Option<(pg_sys::Oid, i32)>,
+    names: Option<&Names<'_>>,
 ) -> Result<Compiled, Vec<Fault>> {
     if sql.chars().count() > LENGTH_MAX {
         let message = format!("expression is longer than {LENGTH_MAX} characters");
@@ -74,9 +88,9 @@ pub(crate) fn compile(
         return Err(vec![Fault::new("expression contains a zero byte", "Leave it out.")]);
     };
     in_subtransaction(|| {
-        pin_search_path();
+        set_for_now("search_path", SEARCH_PATH);
         // SAFETY: in a transaction; the text is a string that ends with a zero byte.
-        unsafe { compile_text(relation, &text, output) }
+        unsafe { compile_text(relation, &text, output, names) }
     })
 }
 
@@ -118,11 +132,7 @@ fn fault_of(error: &CaughtError) -> Option<Fault> {
     };
     // SAFETY: takes a number apart into a static buffer.
     let code = unsafe { CStr::from_ptr(pg_sys::unpack_sql_state(report.sql_error_code() as i32)) };
-    let class = code.to_bytes().get(..2)?;
-    if [b"08", b"25", b"40", b"53", b"57", b"58", b"F0", b"XX"]
-        .iter()
-        .any(|raised| class == *raised)
-    {
+    if is_of_the_server(code.to_bytes()) {
         return None;
     }
     // The server takes our expressions for those of generated columns.
@@ -130,27 +140,11 @@ fn fault_of(error: &CaughtError) -> Option<Fault> {
     Some(Fault { message, hint: report.hint().map(str::to_owned) })
 }
 
-/// Until the subtransaction ends.
-fn pin_search_path() {
-    // SAFETY: both strings are static; a setting that is saved is put back by the nest level's end.
-    unsafe {
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            SEARCH_PATH.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-    }
-}
-
 unsafe fn compile_text(
     relation: pg_sys::Oid,
     text: &CStr,
     output: Option<(pg_sys::Oid, i32)>,
+    names: Option<&Names<'_>>,
 ) -> Result<Compiled, Vec<Fault>> {
     // SAFETY: the text ends with a zero byte; in a transaction, so the table can be locked; parse
     // state and trees are live until the memory context goes.
@@ -171,6 +165,9 @@ unsafe fn compile_text(
             false,
             true,
         );
+        if let Some(names) = names {
+            rename(&mut *(*item).p_names, names);
+        }
         pg_sys::addNSItemToQuery(state, item, false, true, true);
         let kind = ParseExprKind::EXPR_KIND_GENERATED_COLUMN;
         let parsed = pg_sys::transformExpr(state, raw, kind);
@@ -196,8 +193,54 @@ unsafe fn compile_text(
             used: used_columns(planned.cast()),
             pseudonym_keys: admission.pseudonym_keys(),
             uses_metadata: admission.uses_metadata,
+            may_tell: pg_sys::contain_leaked_vars(planned.cast()),
+            collation: collation_name(pg_sys::exprCollation(planned.cast())),
             node: planned,
         })
+    }
+}
+
+/// A slot of the table's present shape, from which expressions read their columns, all NULL. It
+/// lives in the current memory context.
+///
+/// # Safety
+/// In a transaction; the relation exists.
+pub(crate) unsafe fn slot(relation: pg_sys::Oid) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the slot's arrays have room for all attributes of its descriptor, and stay filled for
+    // good: a row overwrites the columns that are read.
+    unsafe {
+        let relation = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
+        let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+        let count = (*descriptor).natts as usize;
+        std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
+        (*slot).tts_nvalid = count as i16;
+        (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+        slot
+    }
+}
+
+/// Has the parser know a table and its columns by these names; a column without one by none.
+unsafe fn rename(table: &mut pg_sys::Alias, names: &Names<'_>) {
+    // SAFETY: the parser made the alias for this expression alone: a string for each attribute.
+    unsafe {
+        table.aliasname = server_string(names.table);
+        let columns = PgList::<pg_sys::String>::from_pg(table.colnames);
+        for (at, column) in columns.iter_ptr().enumerate() {
+            let named = names.columns.iter().find(|(attnum, _)| *attnum as usize == at + 1);
+            (*column).sval = server_string(named.map_or("", |(_, name)| name));
+        }
+    }
+}
+
+/// A copy in the current memory context.
+unsafe fn server_string(text: &str) -> *mut c_char {
+    // SAFETY: the memory is as long as the text and its end.
+    unsafe {
+        let copy: *mut c_char = pg_sys::palloc0(text.len() + 1).cast();
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), copy, text.len());
+        copy
     }
 }
 
@@ -297,7 +340,40 @@ unsafe fn coerce(
     }
 }
 
-unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
+/// How an expression joins conditions, if it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Junction {
+    And,
+    Or,
+}
+
+/// The conditions that a planned expression joins by AND or by OR.
+///
+/// # Safety
+/// `node` is of a [`Compiled`].
+pub(crate) unsafe fn conditions(
+    node: *mut pg_sys::Expr,
+) -> Option<(Junction, Vec<*mut pg_sys::Expr>)> {
+    // SAFETY: the node is told by its tag; the arguments of such a node are expressions.
+    unsafe {
+        if (*node).type_ != NodeTag::T_BoolExpr {
+            return None;
+        }
+        let joined = &*node.cast::<pg_sys::BoolExpr>();
+        let junction = match joined.boolop {
+            pg_sys::BoolExprType::AND_EXPR => Junction::And,
+            pg_sys::BoolExprType::OR_EXPR => Junction::Or,
+            _ => return None,
+        };
+        Some((junction, PgList::from_pg(joined.args).iter_ptr().collect()))
+    }
+}
+
+/// The attribute numbers of the columns that an expression reads, sorted.
+///
+/// # Safety
+/// `node` is of a [`Compiled`], or about to be.
+pub(crate) unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
     // SAFETY: the tree's columns are those of range table entry 1; members are read in order.
     unsafe {
         let mut set = std::ptr::null_mut();
@@ -310,6 +386,12 @@ unsafe fn used_columns(node: *mut pg_sys::Node) -> Vec<i16> {
         }
         used
     }
+}
+
+fn collation_name(collation: pg_sys::Oid) -> Option<String> {
+    // SAFETY: the collation exists; its name is given back as a string.
+    (collation != pg_sys::Oid::INVALID)
+        .then(|| unsafe { utf8(pg_sys::generate_collation_name(collation)) })
 }
 
 fn type_name(type_oid: pg_sys::Oid) -> String {

@@ -15,7 +15,7 @@ fn events_are_read_and_short_ones_refused() {
     frame.put_i64(7);
     frame.extend_from_slice(b"payload");
     let payload = Bytes::from_static(b"payload");
-    let expected = Event::Frame { wal_start: Lsn(16), wal_end: Lsn(32), payload };
+    let expected = Event::Frame { wal_start: Lsn(16), wal_end: Lsn(32), sent_at: 7, payload };
     assert_eq!(parse_event(frame.freeze()).expect("valid"), expected);
 
     let mut keepalive = BytesMut::from(&b"k"[..]);

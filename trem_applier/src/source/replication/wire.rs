@@ -36,6 +36,16 @@ pub(super) struct Message {
     pub(super) body: Bytes,
 }
 
+impl Message {
+    /// Itself, unless it is an ErrorResponse.
+    pub(super) fn ok(self) -> Result<Self> {
+        match self {
+            Message { tag: b'E', body } => Err(server_error(body)?),
+            message => Ok(message),
+        }
+    }
+}
+
 impl Wire {
     pub(super) fn new(transport: Transport) -> Wire {
         Wire { transport, input: BytesMut::new(), output: BytesMut::new(), unflushed: false }
@@ -50,13 +60,21 @@ impl Wire {
         &mut self.output
     }
 
+    /// A message that was received already, notices left out.
+    pub(super) fn read_received(&mut self) -> Result<Option<Message>> {
+        while let Some(message) = take_message(&mut self.input)? {
+            if message.tag != b'N' {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
     /// The next message, notices left out. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<Message> {
         loop {
-            while let Some(message) = take_message(&mut self.input)? {
-                if message.tag != b'N' {
-                    return Ok(message);
-                }
+            if let Some(message) = self.read_received()? {
+                return Ok(message);
             }
             let received = poll_fn(|cx| self.poll_exchange(cx)).await?;
             if received == 0 {
@@ -67,10 +85,7 @@ impl Wire {
 
     /// The same, an ErrorResponse being an error.
     pub(super) async fn read_ok(&mut self) -> Result<Message> {
-        match self.read().await? {
-            Message { tag: b'E', body } => Err(server_error(body)?),
-            message => Ok(message),
-        }
+        self.read().await?.ok()
     }
 
     /// Sends everything that waits. Cancel safe.

@@ -1,7 +1,7 @@
 //! Rows of a table with a filter or with columns that are computed.
 //!
 //! # What a change becomes
-//! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it reads a
+//! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it needs a
 //! value that is not in the WAL). With replica identity FULL it is asked about the old row too.
 //!
 //! | change | new row | becomes |
@@ -32,11 +32,12 @@ use trem_wire::codec::{self, Operation};
 use trem_wire::message::ErrorRow;
 
 use super::super::inputs::Inputs;
-use super::super::rules::Rule;
+use super::super::rules::{Condition, Rule};
 use super::{
     encode_address, encode_row, find_on_disk, is_on_disk, Deformed, Emitter, OldRow, Rows,
     StreamError, TableRules, Target, NO_OLD_KEY,
 };
+use crate::pg::expression::Junction;
 use crate::pg::{Evaluator, Failed};
 
 const NOT_LOGGED: &str = "A value that a rule reads was not logged.";
@@ -55,6 +56,14 @@ enum Verdict {
 struct Failure {
     rule_id: i64,
     failed: Failed,
+}
+
+/// Of a condition's value, which is by value: NULL does not hold.
+fn verdict(value: Option<Datum>) -> Verdict {
+    match value {
+        Some(value) if value.value() & 0xFF != 0 => Verdict::In,
+        _ => Verdict::Out,
+    }
 }
 
 /// The expressions of a table, about to run over rows of one relation.
@@ -89,12 +98,45 @@ impl Run<'_> {
     unsafe fn filter(&mut self) -> Result<Verdict, Failure> {
         let Some(filter) = &self.rules.filter else { return Ok(Verdict::In) };
         if self.inputs.filter_watched.iter().any(|&attribute| self.missing[attribute]) {
-            return Ok(Verdict::Unknown);
+            let condition = self.rules.condition.as_ref();
+            // SAFETY: as for `evaluate`.
+            return Ok(condition.map_or(Verdict::Unknown, |of| unsafe { self.judge(of) }));
         }
         // SAFETY: as for `evaluate`; a boolean is passed by value.
-        let value = unsafe { self.evaluate(filter)? };
-        let holds = value.is_some_and(|value| value.value() & 0xFF != 0);
-        Ok(if holds { Verdict::In } else { Verdict::Out })
+        Ok(verdict(unsafe { self.evaluate(filter)? }))
+    }
+
+    /// What the values that are there tell of the filter: one condition of an AND that does not
+    /// hold, or one of an OR that holds, settles it. One that fails might not have been reached.
+    unsafe fn judge(&mut self, condition: &Condition) -> Verdict {
+        match condition {
+            Condition::Joined(junction, conditions) => {
+                let settling = if *junction == Junction::And { Verdict::Out } else { Verdict::In };
+                let mut joined =
+                    if *junction == Junction::And { Verdict::In } else { Verdict::Out };
+                for condition in conditions {
+                    // SAFETY: as promised by the caller.
+                    match unsafe { self.judge(condition) } {
+                        verdict if verdict == settling => return settling,
+                        Verdict::Unknown => joined = Verdict::Unknown,
+                        _ => {}
+                    }
+                }
+                joined
+            }
+            Condition::One { state, used } => {
+                let inputs = &self.inputs.inputs;
+                let mut read = inputs.iter().filter(|input| used.contains(&input.slot));
+                if read.any(|input| self.missing[input.attribute]) {
+                    return Verdict::Unknown;
+                }
+                // SAFETY: state and context were made together; the row was loaded.
+                match unsafe { self.evaluator.evaluate(*state, self.rules.context) } {
+                    Ok(value) => verdict(value),
+                    Err(_) => Verdict::Unknown,
+                }
+            }
+        }
     }
 
     /// Computes the key columns of the row that was loaded.

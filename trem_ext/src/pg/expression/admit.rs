@@ -19,9 +19,10 @@ const FIRST_USER_OID: u32 = pg_sys::FirstNormalObjectId;
 const LANGUAGE_INTERNAL: u32 = 12;
 const LANGUAGE_C: u32 = 13;
 
-/// The functions of ours about the change at hand: stable, because the planner folds immutable
-/// ones.
+/// The functions of ours about the change at hand. They and [`PSEUDONYM`] are stable, because the
+/// planner folds immutable ones.
 const METADATA: [&str; 3] = ["commit_lsn", "commit_timestamp", "operation"];
+const PSEUDONYM: &str = "pseudonym";
 
 /// What has been found out about one expression.
 pub(super) struct Admission<'a> {
@@ -225,7 +226,7 @@ impl<'a> Admission<'a> {
         if METADATA.contains(&name.as_str()) {
             self.uses_metadata = true;
         }
-        if name == "pseudonym" {
+        if name == PSEUDONYM {
             // SAFETY: the arguments of a call are a list of nodes.
             match unsafe { key_argument(call.args) } {
                 Some(key) => drop(self.keys.insert(key)),
@@ -294,7 +295,9 @@ impl<'a> Admission<'a> {
         let (volatility, language) = unsafe { volatility_and_language(function) };
         let admitted = match (volatility, ours) {
             (pg_sys::PROVOLATILE_IMMUTABLE, _) => true,
-            (pg_sys::PROVOLATILE_STABLE, Some(name)) => METADATA.contains(&name.as_str()),
+            (pg_sys::PROVOLATILE_STABLE, Some(name)) => {
+                name == PSEUDONYM || METADATA.contains(&name.as_str())
+            }
             (pg_sys::PROVOLATILE_STABLE, None) => stable::is_admitted(function),
             _ => false,
         };

@@ -5,25 +5,10 @@
 //! SQL functions gets its own back: there they live in a nest level that the shutdown callback
 //! closes, and the server closes on an error.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 
 use pgrx::pg_sys;
-
-const PINNED: [(&CStr, &CStr); 12] = [
-    (c"client_encoding", c"UTF8"),
-    (c"search_path", c""),
-    (c"DateStyle", c"ISO, MDY"),
-    (c"IntervalStyle", c"postgres"),
-    (c"TimeZone", c"UTC"),
-    (c"extra_float_digits", c"1"),
-    (c"bytea_output", c"hex"),
-    (c"lc_monetary", c"C"),
-    // How expressions are read.
-    (c"standard_conforming_strings", c"on"),
-    (c"transform_null_equals", c"off"),
-    (c"array_nulls", c"on"),
-    (c"xmloption", c"content"),
-];
+use trem_wire::settings::PINNED;
 
 /// The nest level of settings to close at the end; nothing in a walsender.
 pub(crate) struct PinnedSettings(Option<i32>);
@@ -55,19 +40,30 @@ impl PinnedSettings {
 }
 
 fn pin(action: pg_sys::GucAction::Type) {
-    for (name, value) in PINNED {
-        // SAFETY: both strings are static; a value that is refused raises an error.
-        unsafe {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                action,
-                true,
-                0,
-                false,
-            );
-        }
+    let ours = [("client_encoding", "UTF8"), ("search_path", "")];
+    for (name, value) in ours.into_iter().chain(PINNED) {
+        set(name, value, action);
+    }
+}
+
+/// Until the transaction's or subtransaction's end, or that of the innermost nest level.
+pub(super) fn set_for_now(name: &str, value: &str) {
+    set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+}
+
+fn set(name: &str, value: &str, action: pg_sys::GucAction::Type) {
+    let [name, value] = [name, value].map(|text| CString::new(text).expect("no zero byte in it"));
+    // SAFETY: both strings end with a zero byte; a value that is refused raises an error.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
     }
 }

@@ -88,7 +88,11 @@ fn the_tables_themselves_are_closed() {
             "SELECT lo_import('/etc/passwd')",
             "COPY (SELECT 1) TO PROGRAM 'true'",
             "SELECT pg_read_binary_file(pg_relation_filepath('person'))",
+            "SELECT pg_ls_waldir()",
+            "SELECT pg_stat_file('PG_VERSION')",
             "CREATE EXTENSION pageinspect",
+            "CREATE EXTENSION pg_walinspect",
+            "CREATE EXTENSION dblink",
             "SET ROLE postgres",
             "SET SESSION AUTHORIZATION postgres",
             "SET row_security = off; TABLE person",
@@ -115,6 +119,12 @@ fn trems_own_functions_and_tables_give_nothing_away() {
             "SELECT trem.grant_operator('trem_applier')",
             "INSERT INTO trem.definition SELECT * FROM trem.definition",
             "UPDATE trem.definition SET content = '{}'",
+            "SELECT trem.explain_task('t')",
+            "SELECT trem.table_counts('public', exact => true)",
+            "SELECT trem.peek_changes('t')",
+            "SELECT trem.alter_endpoint('src', username => 'trem_applier')",
+            "TABLE trem.endpoint",
+            "TABLE trem.transformation",
             "TABLE trem.mask_key",
             "SELECT trem.make_mask_key('x')",
         ],
@@ -219,4 +229,94 @@ fn statistics_show_nothing() {
         "SELECT query FROM pg_stat_activity",
     ]);
     Thief::new().is_refused(false, &["SELECT * FROM pg_statistic"]);
+}
+
+/// A value that a rule cannot compute is quoted by the server's own words, wherever they go.
+#[test]
+fn errors_of_expressions_show_nothing() {
+    let mut thief = Thief::new();
+    thief.pair.source.exec(
+        "CREATE TABLE broken (id int PRIMARY KEY, v text, secret text);
+         INSERT INTO broken VALUES (1, 'RAWMAIL', '17'), (2, '12', 'RAWSECRET')",
+    );
+    thief.pair.create_task("u", &["public.broken"]);
+    thief.pair.call(&[
+        "change_type('u', 'public.broken', 'v', 'int')",
+        "set_filter('u', 'public.broken', 'secret::int > 0')",
+        "exclude_column('u', 'public.broken', 'secret')",
+    ]);
+    thief.pair.start_task("u");
+    let broken = "SELECT format('trem_read.%I', leaf->>'view') FROM trem.definition,
+        jsonb_path_query(content, '$.tables[*].leaves[*]') leaf WHERE leaf->>'name' = 'broken'";
+    thief.view = thief.pair.source.text(broken);
+    let oid = thief.pair.source.number("SELECT 'broken'::regclass::oid::bigint");
+    thief.is_refused(
+        false,
+        &[
+            "TABLE VIEW",
+            "COPY (SELECT * FROM VIEW) TO STDOUT",
+            "SELECT v FROM VIEW WHERE id = 1",
+            "SELECT id FROM VIEW WHERE id = 2",
+            "EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM VIEW",
+            "CREATE TEMPORARY TABLE mine AS TABLE VIEW",
+            "SET log_min_messages = debug5",
+        ],
+    );
+    thief.shows_nothing_raw(&[
+        "DO $$
+         DECLARE message text; detail text; hint text; context text;
+         BEGIN
+             PERFORM * FROM VIEW;
+         EXCEPTION WHEN OTHERS THEN
+             GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
+                 hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
+             RAISE NOTICE '% % % %', message, detail, hint, context;
+         END $$",
+        "SET client_min_messages = debug5; TABLE VIEW",
+        &format!("SELECT encode(frame, 'escape') FROM trem.applier_rows('u', {oid}) AS frame"),
+    ]);
+}
+
+/// The role of one task is a stranger to another one.
+#[test]
+fn a_task_that_the_role_does_not_serve_is_closed() {
+    let mut thief = Thief::new();
+    for sql in [
+        "CREATE ROLE other_applier LOGIN REPLICATION",
+        "SELECT trem.create_endpoint('other', 'source', username => 'other_applier')",
+        "SELECT trem.create_task('other', 'other', 'dst', '{public.person}')",
+        "SELECT trem.start_task('other')",
+        "SELECT pg_create_logical_replication_slot('trem_other', 'trem')",
+        "UPDATE person SET mail = 'RAWMAIL 2', name = 'OUTOFSCOPE' WHERE NOT scope",
+    ] {
+        thief.pair.source.exec(sql);
+    }
+    let oid = thief.pair.source.number("SELECT 'person'::regclass::oid::bigint");
+    let number = format!("TABLE trem_read.other_{oid}");
+    let rows = format!("SELECT trem.applier_rows('other', {oid})");
+    let of_other = "NULL, NULL, 'task', 'other', 'definition_version', '1')";
+    let own_slot = format!("SELECT pg_logical_slot_peek_binary_changes('trem_t', {of_other}");
+    let its_slot = format!("SELECT pg_logical_slot_peek_binary_changes('trem_other', {of_other}");
+    thief.is_refused(
+        false,
+        &[
+            &number,
+            &rows,
+            &own_slot,
+            &its_slot,
+            "SELECT trem.applier_definition('other')",
+            "SELECT trem.applier_endpoint('other')",
+        ],
+    );
+    for slot in ["trem_t", "trem_other"] {
+        let start = format!(
+            "START_REPLICATION SLOT {slot} LOGICAL 0/0 (task 'other', definition_version '1',
+             proto_version '1', compression 'none')"
+        );
+        thief.is_refused(true, &[&start]);
+    }
+    let own_task = "SELECT encode(data, 'escape') FROM pg_logical_slot_peek_binary_changes(
+        'trem_other', NULL, NULL, 'task', 't', 'definition_version', '1')";
+    let (succeeded, printed) = thief.tries(false, own_task);
+    assert!(succeeded, "{printed}");
 }

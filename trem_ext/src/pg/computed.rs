@@ -1,0 +1,147 @@
+//! `trem.computed`, by which the views of `trem_read` evaluate an expression of a rule whose errors
+//! could tell of values.
+//!
+//! The server's own words about a value quote it (`invalid input syntax for type integer: "..."`),
+//! and whoever reads a view gets them. Here an error keeps its SQLSTATE and nothing else.
+//!
+//! Whoever may read a view may call the function as well, with whatever arguments: it reads
+//! nothing, evaluates only what a rule could have, and compares the arguments' types with what the
+//! expression expects, because a value taken for one of another type would crash the server.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::{self, Datum};
+use pgrx::{ereport, pg_guard, FromDatum, PgMemoryContexts, PgSqlErrorCode};
+
+use super::evaluate::evaluate_hiding;
+use super::expression::{self, Names};
+use super::{attribute, PinnedSettings};
+
+/// `example, rule_id, relation, attnums, names, expression`; then the columns' values.
+const FIRST_VALUE: usize = 6;
+
+/// An expression, ready; lives as long as the call's place in a plan.
+struct Computed {
+    state: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+    slot: *mut pg_sys::TupleTableSlot,
+    /// For each value the position in the slot.
+    positions: Vec<usize>,
+    /// What to say when it fails.
+    message: CString,
+}
+
+#[no_mangle]
+pub(super) extern "C-unwind" fn pg_finfo_trem_computed() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// See the comment of the function in `sql/expression.sql`.
+///
+/// # Safety
+/// Called by the server.
+#[no_mangle]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: the server fills the call's record. What is kept in it was put there by the first
+    // call from the same place. Results lie in the caller's memory, as those of any function.
+    unsafe {
+        let function = (*call).flinfo;
+        if (*function).fn_extra.is_null() {
+            (*function).fn_extra = prepare(call).cast();
+        }
+        let computed = &*(*function).fn_extra.cast::<Computed>();
+        let values = (*call).args.as_slice((*call).nargs as usize).get(FIRST_VALUE..);
+        for (value, &position) in values.unwrap_or_default().iter().zip(&computed.positions) {
+            *(*computed.slot).tts_values.add(position) = value.value;
+            *(*computed.slot).tts_isnull.add(position) = value.isnull;
+        }
+        (*computed.context).ecxt_per_tuple_memory = pg_sys::CurrentMemoryContext;
+        let value = evaluate_hiding(computed.state, computed.context, &computed.message);
+        (*call).isnull = value.is_none();
+        value.unwrap_or(Datum::null())
+    }
+}
+
+/// # Safety
+/// As for [`trem_computed`].
+unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
+    // SAFETY: the arguments before the values are of the types that SQL declares, and constant.
+    let (function, rule, relation, attnums, names, sql) = unsafe {
+        let function = (*call).flinfo;
+        let constant = |at| pg_sys::get_fn_expr_arg_stable(function, at);
+        if !(1..FIRST_VALUE as i32).all(constant) {
+            refuse("only a view of trem_read can call trem.computed");
+        }
+        let arguments = (*call).args.as_slice(FIRST_VALUE);
+        (
+            function,
+            argument::<i64>(arguments[1]),
+            argument::<pg_sys::Oid>(arguments[2]),
+            argument::<Vec<i16>>(arguments[3]),
+            argument::<Vec<String>>(arguments[4]),
+            argument::<String>(arguments[5]),
+        )
+    };
+    let message = format!("rule {rule} cannot compute a row");
+    let named = Names {
+        table: names.first().map_or("", String::as_str),
+        columns: attnums.iter().copied().zip(names.iter().skip(1).map(String::as_str)).collect(),
+    };
+    // SAFETY: catalog lookups; what is made lives in the memory of the call's place.
+    unsafe {
+        let memory = (*function).fn_mcxt;
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = memory;
+        let output = (pg_sys::get_fn_expr_argtype(function, 0), -1);
+        let mut settings = PinnedSettings::for_call();
+        let compiled = expression::compile(relation, &sql, Some(output), Some(&named));
+        settings.restore();
+        let Ok(compiled) = compiled else { refuse(&format!("{message}: it was refused")) };
+        let slot = expression::slot(relation);
+        let count = ((*call).nargs as usize).saturating_sub(FIRST_VALUE);
+        let fits = attnums.len() == count
+            && compiled.used.iter().all(|used| attnums.contains(used))
+            && attnums.iter().enumerate().all(|(at, attnum)| {
+                let given = pg_sys::get_fn_expr_argtype(function, (FIRST_VALUE + at) as i32);
+                type_of(slot, *attnum) == Some(given)
+            });
+        if !fits {
+            refuse(&format!("{message}: its columns are others"));
+        }
+        let context = pg_sys::CreateStandaloneExprContext();
+        (*context).ecxt_scantuple = slot;
+        let computed = Computed {
+            state: pg_sys::ExecInitExpr(compiled.node, std::ptr::null_mut()),
+            context,
+            slot,
+            positions: attnums.iter().map(|&attnum| attnum as usize - 1).collect(),
+            message: CString::new(message).unwrap_or_default(),
+        };
+        pg_sys::CurrentMemoryContext = before;
+        PgMemoryContexts::For(memory).leak_and_drop_on_delete(computed)
+    }
+}
+
+/// # Safety
+/// The argument is of the type that stands for `T` in SQL.
+unsafe fn argument<T: FromDatum>(argument: pg_sys::NullableDatum) -> T {
+    // SAFETY: as promised by the caller.
+    let value = unsafe { T::from_datum(argument.value, argument.isnull) };
+    value.unwrap_or_else(|| refuse("an argument of trem.computed is null"))
+}
+
+/// The type of a column that the slot has.
+unsafe fn type_of(slot: *mut pg_sys::TupleTableSlot, attnum: i16) -> Option<pg_sys::Oid> {
+    // SAFETY: the slot has a descriptor; only its attributes are looked at.
+    unsafe {
+        let descriptor = (*slot).tts_tupleDescriptor;
+        let at = usize::try_from(attnum - 1).ok()?;
+        let column = (at < (*descriptor).natts as usize).then(|| attribute(descriptor, at))?;
+        (!column.attisdropped).then_some(column.atttypid)
+    }
+}
+
+fn refuse(message: &str) -> ! {
+    ereport!(ERROR, PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message.to_owned());
+}
