@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo test bench check clean
+.PHONY: help setup build install demo test bench fuzz check clean
 
 ENV := source tools/env.sh
 
@@ -35,6 +35,9 @@ test: ## Everything: check, cargo pgrx test, cargo pgrx regress, end to end
 bench: ## Measure against native replication, pgcopydb and others (ONLY=cdc-insert, SCALE=0.1, RUNS=3)
 	@tools/setup.sh
 	tools/bench.sh
+
+fuzz: ## Fuzz the decoder of the stream (SECONDS_MAX=60)
+	@tools/fuzz.sh
 
 check: setup ## Format, lints, unit tests: no running PostgreSQL
 	@tools/check.sh

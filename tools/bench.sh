@@ -2,32 +2,33 @@
 # TREM beside what people use today, measured in one run: tests/benches/bench.
 #
 # ONLY=cdc-insert[,decode] runs some workloads, SCALE=0.1 makes all of them smaller, RUNS=5 repeats
-# them. Packages of what TREM is compared with are installed if they are missing.
+# them.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 
-root=()
-is_root || root=(sudo)
+# The peers that are not PostgreSQL's own, from Debian's packages: unpacked into .work/peers, so that
+# nothing gets into the system.
+peers=$WORK/peers
+mkdir -p "$peers/packages"
 
-# The peers: pgcopydb, and the output plugin wal2json. Everything else is PostgreSQL's own.
-install_peers() {
-    local missing=()
-    command -v pgcopydb >/dev/null || missing+=(pgcopydb)
-    [ -e "$("$PG_CONFIG" --pkglibdir)/wal2json.so" ] || missing+=("postgresql-$(pg_major)-wal2json")
-    if [ ${#missing[@]} = 0 ]; then return; fi
-    command -v apt-get >/dev/null || fail "these are missing and there is no apt-get: ${missing[*]}"
-    step "installing packages: ${missing[*]}"
-    apt_install() {
-        "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y --no-install-recommends "${missing[@]}" </dev/null
-    }
-    apt_install || { "${root[@]}" apt-get update </dev/null && apt_install; } ||
-        fail "apt-get could not install: ${missing[*]}"
+# `fetch PACKAGE FILE`: the file of the package, under .work/peers.
+fetch() {
+    local package=$1 file=$2
+    if [ -e "$peers$file" ]; then return; fi
+    command -v apt-get >/dev/null || fail "there is no apt-get to get $package with"
+    step "unpacking $package into .work/peers"
+    local download=(env -C "$peers/packages" apt-get download -q "$package")
+    "${download[@]}" || { is_root && apt-get update -q && "${download[@]}"; } ||
+        fail "apt-get could not download $package (as root: apt-get update)"
+    dpkg-deb -x "$peers"/packages/"$package"_*.deb "$peers"
+    [ -e "$peers$file" ] || fail "$package has no $file"
 }
 
-install_peers
-# The private copy of the server was made before, perhaps without the plugin.
-cp "$("$PG_CONFIG" --pkglibdir)/wal2json.so" "$("$WORK/pg_config" --pkglibdir)/"
+wal2json=/usr/lib/postgresql/$(pg_major)/lib/wal2json.so
+fetch pgcopydb /usr/bin/pgcopydb
+fetch "postgresql-$(pg_major)-wal2json" "$wal2json"
+export PATH=$peers/usr/bin:$PATH
+cp "$peers$wal2json" "$("$WORK/pg_config" --pkglibdir)/"
 
 step "building (.work/bench-build.log)"
 if ! { cargo build --release -p trem_applier && tools/install.sh "$WORK/pg_config" &&

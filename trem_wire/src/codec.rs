@@ -3,9 +3,9 @@
 //!
 //! # Frame
 //! One frame is the payload of one CopyData message of the replication stream (after the server's
-//! own header): a byte that says how the rest is packed (see [`compress`](crate::compress)), then
-//! whole messages, back to back. A small transaction is one frame; a big one is cut into frames of
-//! about [`FRAME_BYTES`] between rows, so a run never crosses a frame.
+//! own header): whole messages, back to back, packed by [`compress`](crate::compress) on their way.
+//! A small transaction is one frame; a big one is cut into frames of about [`FRAME_BYTES`] between
+//! rows, so a run never crosses a frame.
 //!
 //! # Message
 //! A tag byte, then the fields. Numbers are unsigned LEB128 varints, signed ones (timestamps,
@@ -36,7 +36,7 @@ use crate::message::{
     Begin, Column, Commit, ErrorRow, Logical, Message, Relation, RowFormat, Run, Truncate,
     UpdatedRow, UPDATE_HAS_OLD, UPDATE_HAS_UNCHANGED, UPDATE_HAS_UNKNOWN,
 };
-use crate::primitive::{put_bytes, put_varint, Reader};
+use crate::primitive::{put_bytes, put_varint, unzigzag, zigzag, Reader};
 use crate::row::Row;
 use crate::Lsn;
 
@@ -54,23 +54,15 @@ pub enum DecodeError {
     Malformed(&'static str),
 }
 
-const TAG_BEGIN: u8 = b'B';
-const TAG_RELATION: u8 = b'R';
-const TAG_INSERT: u8 = b'I';
-const TAG_UPDATE: u8 = b'U';
-const TAG_DELETE: u8 = b'D';
-const TAG_TRUNCATE: u8 = b'T';
-const TAG_ERROR: u8 = b'E';
-const TAG_LOGICAL: u8 = b'M';
-const TAG_COMMIT: u8 = b'C';
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
+pub(crate) const TAG_BEGIN: u8 = b'B';
+pub(crate) const TAG_RELATION: u8 = b'R';
+pub(crate) const TAG_INSERT: u8 = b'I';
+pub(crate) const TAG_UPDATE: u8 = b'U';
+pub(crate) const TAG_DELETE: u8 = b'D';
+pub(crate) const TAG_TRUNCATE: u8 = b'T';
+pub(crate) const TAG_ERROR: u8 = b'E';
+pub(crate) const TAG_LOGICAL: u8 = b'M';
+pub(crate) const TAG_COMMIT: u8 = b'C';
 
 pub fn encode_begin(out: &mut Vec<u8>, begin: &Begin) {
     out.push(TAG_BEGIN);
@@ -279,6 +271,23 @@ pub fn encode_commit(out: &mut Vec<u8>, commit: &Commit) {
 
 fn decode_commit(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Commit(Commit { end_lsn: Lsn(reader.varint()?) }))
+}
+
+/// Passes over one message that is neither begin, run nor commit.
+pub(crate) fn skip_other(tag: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    match tag {
+        TAG_RELATION => decode_relation(reader).map(drop),
+        TAG_TRUNCATE => decode_truncate(reader).map(drop),
+        TAG_ERROR => {
+            reader.varint()?;
+            reader.byte()?;
+            reader.varint()?;
+            reader.bytes()?;
+            reader.bytes().map(drop)
+        }
+        TAG_LOGICAL => reader.bytes().map(drop),
+        tag => Err(DecodeError::UnknownTag(tag)),
+    }
 }
 
 /// The messages of one unpacked frame. Runs share the frame's memory.

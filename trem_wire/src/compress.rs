@@ -1,5 +1,5 @@
-//! How a frame is packed: as it is, or through one zstd stream that lasts as long as the
-//! connection.
+//! How a frame is packed: as it is, or made small by what is known of rows (see [`shrink`]) and
+//! then through one zstd stream that lasts as long as the connection.
 //!
 //! The stream is flushed at each frame, so a frame can be unpacked the moment it arrives, while the
 //! window remembers earlier ones: even a transaction of 200 bytes shrinks. Level 1 with a window of
@@ -8,16 +8,25 @@
 //! | first byte | then |
 //! |---|---|
 //! | 0 | the messages |
-//! | 1 | their length (varint), then the bytes that the zstd stream gave up to its flush |
+//! | 1 | the length of the shrunk frame (varint), then the bytes that the zstd stream gave up to its flush |
+//! | 2 | the shrunk frame: zstd finds nothing in one so small |
+//!
+//! [`shrink`]: crate::shrink
 
 use bytes::Bytes;
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::codec::DecodeError;
 use crate::primitive::{put_varint, Reader};
+use crate::shrink::{Expander, Shrinker, AS_IT_IS};
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
+const SHRUNK: u8 = 2;
+
+/// A shrunk frame up to this is not compressed: most of it is differences, and zstd would take
+/// longer than everything else.
+const SMALL_BYTES: usize = 64;
 
 const LEVEL: i32 = 1;
 const WINDOW_LOG: u32 = 17;
@@ -39,6 +48,8 @@ pub enum Compression {
 /// Packs the frames of one stream, in order.
 pub struct Packer {
     encoder: Option<Encoder<'static>>,
+    shrinker: Shrinker,
+    shrunk: Vec<u8>,
 }
 
 impl Packer {
@@ -53,21 +64,37 @@ impl Packer {
                 Some(encoder)
             }
         };
-        Ok(Packer { encoder })
+        Ok(Packer { encoder, shrinker: Shrinker::default(), shrunk: Vec::new() })
     }
 
-    /// Appends the packed form of `messages` to `out`.
+    /// Appends the packed form of a frame to `out`. Fails when `messages` is not a frame, or zstd
+    /// cannot get its memory.
     pub fn pack(&mut self, messages: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
         let Some(encoder) = &mut self.encoder else {
             out.push(PLAIN);
             out.extend_from_slice(messages);
             return Ok(());
         };
+        self.shrunk.clear();
+        let (head, rest) = if Shrinker::takes(messages) {
+            self.shrinker.shrink(messages, &mut self.shrunk).map_err(std::io::Error::other)?;
+            (self.shrunk.as_slice(), [].as_slice())
+        } else {
+            (AS_IT_IS, messages)
+        };
+        let length = head.len() + rest.len();
+        if length <= SMALL_BYTES {
+            out.push(SHRUNK);
+            out.extend_from_slice(head);
+            return Ok(());
+        }
         out.push(ZSTD);
-        put_varint(out, messages.len() as u64);
-        let mut input = InBuffer::around(messages);
-        while input.pos() < messages.len() {
-            append(out, |output| encoder.run(&mut input, output).map(drop))?;
+        put_varint(out, length as u64);
+        for part in [head, rest] {
+            let mut input = InBuffer::around(part);
+            while input.pos() < part.len() {
+                append(out, |output| encoder.run(&mut input, output).map(drop))?;
+            }
         }
         while append(out, |output| encoder.flush(output))? > 0 {}
         Ok(())
@@ -77,6 +104,7 @@ impl Packer {
 /// Unpacks the frames of one stream, in order.
 pub struct Unpacker {
     decoder: Decoder<'static>,
+    expander: Expander,
     /// Where a frame is unpacked, before it gets memory of exactly its length: frames of small
     /// transactions are many, and may be kept for a while.
     space: Vec<u8>,
@@ -87,7 +115,7 @@ impl Unpacker {
     pub fn new() -> std::io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Unpacker { decoder, space: Vec::new() })
+        Ok(Unpacker { decoder, expander: Expander::default(), space: Vec::new() })
     }
 
     /// The messages of a packed frame.
@@ -100,8 +128,10 @@ impl Unpacker {
                     .ok()
                     .filter(|&length| length <= FRAME_BYTES_MAX)
                     .ok_or(DecodeError::Malformed("frame larger than any row"))?;
-                self.inflate(&frame[reader.offset()..], length)
+                let shrunk = self.inflate(&frame[reader.offset()..], length)?;
+                self.expander.expand(&shrunk)
             }
+            SHRUNK => self.expander.expand(&frame.slice(1..)),
             _ => Err(DecodeError::Malformed("unknown packing")),
         }
     }

@@ -1,6 +1,6 @@
 //! What crosses between the extension and the applier, and nothing else: positions, messages, their
-//! codec, stream compression, the published definition, the settings that both pin, the SQLSTATEs
-//! with a meaning of their own.
+//! codec, small form and compression, the published definition, the settings that both pin, the
+//! SQLSTATEs with a meaning of their own.
 //!
 //! Never does I/O, never reads a clock, knows neither pgrx nor tokio. Both halves are built from
 //! this one crate, so a change of the protocol cannot be made on one side alone.
@@ -14,6 +14,7 @@ pub mod message;
 mod primitive;
 pub mod row;
 pub mod settings;
+pub mod shrink;
 pub mod sqlstate;
 
 pub use lsn::{Lsn, ParseLsnError};
