@@ -43,7 +43,7 @@ fn run(seed: u64) {
     let mut random = Random::from_seed(seed);
     let history = History::random(&mut random);
     let windows = history.windows();
-    let mut target = Target::new(history.loaded(), history.start());
+    let mut target = Target::new(history.loaded(), history.start(), random.below(2) == 0);
     while !follow(&mut random, &history, &windows, &mut target) {
         target.crash(&mut random);
     }
