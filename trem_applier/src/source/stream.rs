@@ -141,8 +141,10 @@ impl Pump {
         let events = self.events.clone();
         let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
-            if let (true, Some(failure)) = (waiting.is_empty(), self.failure.take()) {
-                return Err(failure);
+            if waiting.is_empty() {
+                if let Some(failure) = self.failure.take() {
+                    return Err(failure);
+                }
             }
             tokio::select! {
                 permit = events.reserve(), if !waiting.is_empty() => {
