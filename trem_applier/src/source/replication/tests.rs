@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::source::stream::{Stream, StreamEvent};
 use crate::transport::Socket;
 
 #[test]
@@ -164,4 +165,30 @@ async fn finish_reads_on_to_the_servers_ready() {
     let mut said = Vec::new();
     server.read_to_end(&mut said).await.expect("read");
     assert_eq!(said, [message(b'c', b""), message(b'X', b"")].concat());
+}
+
+/// A frame, and right after it the error that ended the stream: the error was taken up while the
+/// frame was still waiting to be handed on, and was forgotten there. What came next was read as if
+/// the stream went on.
+#[tokio::test]
+async fn an_error_that_comes_together_with_a_frame_is_told_after_it() {
+    let (stream, mut server) = stream();
+    let mut frame = BytesMut::from(&b"w"[..]);
+    frame.put_bytes(0, 24);
+    let mut messages = Vec::new();
+    let mut begin = vec![0];
+    trem_wire::codec::encode_begin(
+        &mut begin,
+        &trem_wire::message::Begin { xid: 1, commit_lsn: Lsn(2), commit_timestamp: 3 },
+    );
+    frame.extend_from_slice(&begin);
+    messages.extend(message(b'd', &frame));
+    messages.extend(message(b'E', b"SERROR\0C57014\0Mstopped\0\0"));
+    messages.extend(message(b'Z', b"I"));
+    server.write_all(&messages).await.expect("the socket takes it");
+    let mut stream = Stream::spawn(stream, Lsn(1), std::time::Duration::from_secs(10));
+    let first = stream.next().await.expect("the frame");
+    assert!(matches!(first, StreamEvent::Messages { .. }), "{first:?}");
+    let error = stream.next().await.expect_err("the stream ended");
+    assert_eq!(error.sqlstate_code(), Some("57014"), "{error}");
 }
