@@ -180,6 +180,11 @@ impl Apply {
         self.group.transactions > 0 && self.open.is_none()
     }
 
+    /// The rows that wait for the group's commit, or were handed out for it, in bytes.
+    pub fn group_bytes(&self) -> usize {
+        self.group.bytes
+    }
+
     /// No source transaction is open and no group waits for its commit.
     pub fn at_boundary(&self) -> bool {
         self.open.is_none() && self.group.transactions == 0
@@ -218,7 +223,7 @@ impl Apply {
                 }
             }
             Message::Relation(relation) => {
-                self.relations.insert(relation.oid, Arc::new(relation));
+                self.relations.insert(relation.oid, relation);
             }
             Message::Insert(run) => self.change("insert", run, Action::Insert, actions)?,
             Message::Update(run) => self.change("update", run, Action::Update, actions)?,

@@ -137,8 +137,7 @@ impl Login for SqlLogin {
             failure: failure.clone(),
         };
         tokio::spawn(driver.run(dropped));
-        inner.batch_execute(&settings()).await?;
-        inner.batch_execute(SETTINGS_IF_KNOWN).await?;
+        inner.batch_execute(&format!("{}; {SETTINGS_IF_KNOWN}", settings())).await?;
         if let Some(question) = attrs_question(attrs) {
             let answer = inner.simple_query(question).await?;
             let yes = answer.iter().any(|message| {

@@ -92,11 +92,13 @@ impl Worker {
         self.reporter.phase(Phase::Starting);
         let target = ConnInfo::from_target(&self.task.target)
             .map_err(|error| error.context("target endpoint"))?;
-        let control =
-            Control::connect(&self.source, &format!("{}:control", self.task.name)).await?;
-        let session = Session::open(&target, &self.task.name, &self.task.task_id)
-            .await
-            .map_err(|error| at_target(error, &self.task.target))?;
+        let name = format!("{}:control", self.task.name);
+        let (control, session) = tokio::join!(
+            Control::connect(&self.source, &name),
+            Session::open(&target, &self.task.name, &self.task.task_id),
+        );
+        let control = control?;
+        let session = session.map_err(|error| at_target(error, &self.task.target))?;
         let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
         run.take_task().await?;
         run.life().await

@@ -29,6 +29,8 @@
 //! allocates more than a small multiple of the frame, and leaves nothing over. Rows of a run are
 //! checked once here, so readers of a [`Run`] need not check again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub use crate::message::Operation;
@@ -102,7 +104,7 @@ pub fn encode_relation(out: &mut Vec<u8>, relation: &Relation) {
 }
 
 fn decode_relation(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
-    Ok(Message::Relation(Relation {
+    Ok(Message::Relation(Arc::new(Relation {
         oid: reader.varint_u32()?,
         source_schema: reader.string()?,
         source_name: reader.string()?,
@@ -118,7 +120,7 @@ fn decode_relation(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
             let count = reader.length()?;
             (0..count).map(|_| decode_column(reader)).collect::<Result<_, _>>()?
         },
-    }))
+    })))
 }
 
 fn decode_column(reader: &mut Reader<'_>) -> Result<Column, DecodeError> {
@@ -290,15 +292,9 @@ pub(crate) fn skip_other(tag: u8, reader: &mut Reader<'_>) -> Result<(), DecodeE
     }
 }
 
-/// The messages of one unpacked frame. Runs share the frame's memory.
+/// The messages of one unpacked frame, or of several, one after the other. Runs share the memory.
 pub fn decode_frame(frame: &Bytes) -> Result<Vec<Message>, DecodeError> {
     let mut messages = Vec::new();
-    decode_frame_into(frame, &mut messages)?;
-    Ok(messages)
-}
-
-/// Appends the messages of one unpacked frame.
-pub fn decode_frame_into(frame: &Bytes, messages: &mut Vec<Message>) -> Result<(), DecodeError> {
     let mut reader = Reader::new(frame);
     while !reader.is_empty() {
         messages.push(match reader.byte()? {
@@ -314,5 +310,5 @@ pub fn decode_frame_into(frame: &Bytes, messages: &mut Vec<Message>) -> Result<(
             tag => return Err(DecodeError::UnknownTag(tag)),
         });
     }
-    Ok(())
+    Ok(messages)
 }

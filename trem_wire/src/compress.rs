@@ -105,8 +105,7 @@ impl Packer {
 pub struct Unpacker {
     decoder: Decoder<'static>,
     expander: Expander,
-    /// Where a frame is unpacked, before it gets memory of exactly its length: frames of small
-    /// transactions are many, and may be kept for a while.
+    /// Where a frame is inflated before it is expanded.
     space: Vec<u8>,
 }
 
@@ -119,24 +118,34 @@ impl Unpacker {
     }
 
     /// The messages of a packed frame.
-    pub fn unpack(&mut self, frame: &Bytes) -> Result<Bytes, DecodeError> {
+    pub fn unpack(&mut self, frame: &[u8]) -> Result<Bytes, DecodeError> {
+        let mut messages = Vec::new();
+        self.unpack_into(frame, &mut messages)?;
+        Ok(messages.into())
+    }
+
+    /// Appends the messages of a packed frame: those of many small ones can share their memory.
+    /// After an error the end of `messages` is worth nothing.
+    pub fn unpack_into(&mut self, frame: &[u8], messages: &mut Vec<u8>) -> Result<(), DecodeError> {
         let mut reader = Reader::new(frame);
         match reader.byte()? {
-            PLAIN => Ok(frame.slice(1..)),
+            PLAIN => messages.extend_from_slice(&frame[1..]),
             ZSTD => {
                 let length = usize::try_from(reader.varint()?)
                     .ok()
                     .filter(|&length| length <= FRAME_BYTES_MAX)
                     .ok_or(DecodeError::Malformed("frame larger than any row"))?;
-                let shrunk = self.inflate(&frame[reader.offset()..], length)?;
-                self.expander.expand(&shrunk)
+                self.inflate(&frame[reader.offset()..], length)?;
+                self.expander.expand_into(&self.space, messages)?;
             }
-            SHRUNK => self.expander.expand(&frame.slice(1..)),
-            _ => Err(DecodeError::Malformed("unknown packing")),
+            SHRUNK => self.expander.expand_into(&frame[1..], messages)?,
+            _ => return Err(DecodeError::Malformed("unknown packing")),
         }
+        Ok(())
     }
 
-    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<Bytes, DecodeError> {
+    /// Fills `space`.
+    fn inflate(&mut self, packed: &[u8], length: usize) -> Result<(), DecodeError> {
         const BROKEN: DecodeError = DecodeError::Malformed("broken zstd stream");
         let messages = &mut self.space;
         messages.clear();
@@ -156,7 +165,7 @@ impl Unpacker {
         if messages.len() != length || input.pos() != packed.len() {
             return Err(BROKEN);
         }
-        Ok(Bytes::copy_from_slice(messages))
+        Ok(())
     }
 }
 

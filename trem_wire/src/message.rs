@@ -6,6 +6,8 @@
 //! A `Relation` comes once per stream before the first change that names its `oid`, and again when
 //! the table's shape changed; the later one counts from there on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::codec::DecodeError;
@@ -16,7 +18,7 @@ use crate::Lsn;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     Begin(Begin),
-    Relation(Relation),
+    Relation(Arc<Relation>),
     Insert(Run),
     Update(Run),
     Delete(Run),

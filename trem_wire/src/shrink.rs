@@ -38,7 +38,7 @@ use crate::codec::{
     TAG_UPDATE,
 };
 use crate::message::{UpdatedRow, UPDATE_HAS_OLD, UPDATE_HAS_UNCHANGED, UPDATE_HAS_UNKNOWN};
-use crate::primitive::{put_bytes, put_varint, unzigzag, zigzag, Reader};
+use crate::primitive::{put_varint, unzigzag, varint, zigzag, Reader};
 use columns::{Block, Fields, Past};
 
 /// A longer frame is left as it is.
@@ -293,53 +293,72 @@ pub const AS_IT_IS: &[u8] = &[0];
 #[derive(Default)]
 pub struct Expander {
     memory: Memory,
-    rows: Vec<u8>,
+    /// How many bytes the last run took to say how long it is.
+    length_bytes: usize,
 }
 
 impl Expander {
     /// The frame that was shrunk.
-    pub fn expand(&mut self, shrunk: &Bytes) -> Result<Bytes, DecodeError> {
+    pub fn expand(&mut self, shrunk: &[u8]) -> Result<Bytes, DecodeError> {
+        let mut frame = Vec::new();
+        self.expand_into(shrunk, &mut frame)?;
+        Ok(frame.into())
+    }
+
+    /// Appends the frame that was shrunk. After an error the end of `out` is worth nothing.
+    pub fn expand_into(&mut self, shrunk: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let mut data = Reader::new(shrunk);
-        let known;
-        let control = match data.varint()? {
-            0 => return Ok(shrunk.slice(data.offset()..)),
+        match data.varint()? {
+            0 => out.extend_from_slice(&shrunk[data.offset()..]),
             head if head % 2 == 1 => {
                 let length = usize::try_from(head / 2).map_err(|_| DecodeError::Truncated)?;
                 let control = data.take(length)?;
                 self.memory.keep_control(control);
-                control
+                self.follow(control, &mut data, out)?;
             }
             head => {
                 let place = usize::try_from(head / 2 - 1).unwrap_or(usize::MAX);
                 const UNKNOWN: DecodeError = DecodeError::Malformed("unknown control bytes");
-                known = self.memory.controls.get(place).ok_or(UNKNOWN)?.clone();
-                known.as_slice()
+                let known = self.memory.controls.get_mut(place).ok_or(UNKNOWN)?;
+                // Lent, because following it changes the rest of the memory.
+                let control = std::mem::take(known);
+                let followed = self.follow(&control, &mut data, out);
+                self.memory.controls[place] = control;
+                followed?;
             }
-        };
+        }
+        Ok(())
+    }
+
+    /// Puts a frame together from its control bytes and all its data.
+    fn follow(
+        &mut self,
+        control: &[u8],
+        data: &mut Reader<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        let frame = out.len();
         let mut reader = Reader::new(control);
-        let mut out = Vec::with_capacity(FRAME_BYTES.min(shrunk.len() * 16));
         while !reader.is_empty() {
             let start = reader.offset();
             match reader.byte()? {
-                TAG_BEGIN => self.begin(&mut data, &mut out)?,
+                TAG_BEGIN => self.begin(data, out)?,
                 TAG_COMMIT => {
                     out.push(TAG_COMMIT);
-                    put_varint(&mut out, read_difference(&mut data, self.memory.commit_lsn())?);
+                    put_varint(out, read_difference(data, self.memory.commit_lsn())?);
                 }
                 kind @ (SHRUNK_INSERT | SHRUNK_UPDATE | SHRUNK_DELETE) => {
-                    self.run(kind, (&mut reader, &mut data), &mut out)?;
+                    self.run(kind, (&mut reader, data), out)?;
                 }
                 tag => {
                     skip_message(tag, &mut reader)?;
                     out.extend_from_slice(&control[start..reader.offset()]);
                 }
             }
-            check_room(out.len())?;
+            check_room(out.len() - frame)?;
         }
-        // Frames of small transactions are many, and may be kept for a while.
-        out.shrink_to_fit();
         match data.is_empty() {
-            true => Ok(out.into()),
+            true => Ok(()),
             false => Err(DecodeError::Malformed("frame with values that belong to nothing")),
         }
     }
@@ -356,10 +375,10 @@ impl Expander {
         Ok(())
     }
 
-    fn run<'a>(
+    fn run(
         &mut self,
         kind: u8,
-        (control, data): (&mut Reader<'a>, &mut Reader<'a>),
+        (control, data): (&mut Reader<'_>, &mut Reader<'_>),
         out: &mut Vec<u8>,
     ) -> Result<(), DecodeError> {
         let (relation, count) = (control.varint_u32()?, control.varint_u32()?);
@@ -368,36 +387,44 @@ impl Expander {
         if !(1..=FRAME_BYTES_MAX).contains(&rows) {
             return Err(DecodeError::Malformed("run of an impossible number of rows"));
         }
-        self.rows.clear();
-        let tag = match kind {
+        out.push(match kind {
             SHRUNK_INSERT => TAG_INSERT,
             SHRUNK_UPDATE => TAG_UPDATE,
             _ => TAG_DELETE,
-        };
+        });
+        put_varint(out, u64::from(relation));
+        put_varint(out, u64::from(count));
+        // The rows' length comes before them, and is known after them. Runs of a relation are alike,
+        // so mostly the place kept for it is right and nothing has to move.
+        let (length_at, length_bytes) = (out.len(), self.length_bytes);
+        out.resize(length_at + length_bytes, 0);
         if kind == SHRUNK_UPDATE {
-            self.updates(relation, rows, columns, (control, data))?;
+            self.updates(relation, rows, columns, (control, data), out)?;
         } else {
             let pasts = self.memory.columns(relation, kind, columns);
             let mut block = Block::read(control, data, rows, pasts)?;
+            let start = out.len();
             for _ in 0..rows {
-                block.put_row(&mut self.rows)?;
-                check_room(self.rows.len())?;
+                block.put_row(out)?;
+                check_room(out.len() - start)?;
             }
         }
-        out.push(tag);
-        put_varint(out, u64::from(relation));
-        put_varint(out, u64::from(count));
-        put_bytes(out, &self.rows);
+        let length = out.len() - length_at - length_bytes;
+        let (varint, count) = varint(length as u64);
+        self.length_bytes = count;
+        out.splice(length_at..length_at + length_bytes, varint.into_iter().take(count));
         Ok(())
     }
 
-    fn updates<'a>(
+    fn updates(
         &mut self,
         relation: u32,
         rows: usize,
         columns: usize,
-        (control, data): (&mut Reader<'a>, &mut Reader<'a>),
+        (control, data): (&mut Reader<'_>, &mut Reader<'_>),
+        out: &mut Vec<u8>,
     ) -> Result<(), DecodeError> {
+        let start = out.len();
         let mut flags: &[u8] = &[];
         let mut old = None;
         if control.byte()? != 0 {
@@ -411,13 +438,13 @@ impl Expander {
         let mut new = Block::read(control, data, rows, pasts)?;
         for row in 0..rows {
             let flags = flags.get(row).copied().unwrap_or(0);
-            self.rows.push(flags);
+            out.push(flags);
             if let (Some(old), true) = (&mut old, flags & UPDATE_HAS_OLD != 0) {
-                old.put_row(&mut self.rows)?;
+                old.put_row(out)?;
             }
-            new.put_row(&mut self.rows)?;
-            self.rows.extend_from_slice(data.take(set_bytes(flags, columns))?);
-            check_room(self.rows.len())?;
+            new.put_row(out)?;
+            out.extend_from_slice(data.take(set_bytes(flags, columns))?);
+            check_room(out.len() - start)?;
         }
         Ok(())
     }

@@ -150,7 +150,7 @@ fn golden() -> Vec<(Message, &'static [u8])> {
             b"B\xac\x02\xc8\xb0\xd3\x9b\xeb\x02\x01",
         ),
         (
-            Message::Relation(golden_relation()),
+            Message::Relation(golden_relation().into()),
             b"R\x80\x80\x01\x03app\x04user\x03dwh\x08Usu\xc3\xa1rio\
               b\x01\x01\x02\x02id\x17\x07integer\x01",
         ),

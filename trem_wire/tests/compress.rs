@@ -42,7 +42,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut unpacker = Unpacker::new().expect("memory for the unpacker");
-        let _ = unpacker.unpack(&bytes.into());
+        let _ = unpacker.unpack(&bytes);
     }
 
     #[test]

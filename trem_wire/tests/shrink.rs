@@ -151,7 +151,7 @@ proptest! {
                 bytes[at] = *byte;
             }
             let as_it_is = bytes[0] == 0;
-            if let Ok(expanded) = expander.expand(&bytes.into()) {
+            if let Ok(expanded) = expander.expand(&bytes) {
                 prop_assert!(as_it_is || expanded.len() <= LARGEST);
             }
         }
@@ -163,7 +163,7 @@ proptest! {
     )) {
         let mut expander = Expander::default();
         for frame in frames {
-            let _ = expander.expand(&frame.into());
+            let _ = expander.expand(&frame);
         }
     }
 }
@@ -190,7 +190,7 @@ fn few_bytes_do_not_become_many() {
     control.extend([0; 10]);
     let mut shrunk = vec![control.len() as u8];
     shrunk.extend(control);
-    assert!(Expander::default().expand(&shrunk.into()).is_err());
+    assert!(Expander::default().expand(&shrunk).is_err());
 }
 
 fn begin(xid: u64) -> Vec<u8> {

@@ -17,8 +17,8 @@ use crate::tables;
 /// No workload takes as long; a follower that is stuck fails the bench then.
 const DEADLINE: Duration = Duration::from_secs(1800);
 
-/// Often enough to be exact, and next to no load.
-const POLL: Duration = Duration::from_millis(5);
+/// Exact enough, and next to no load: on two cores that are both busy it would be noticed.
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

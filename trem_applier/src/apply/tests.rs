@@ -56,7 +56,7 @@ fn transactions_at_hand_together_are_applied_in_one_group() {
     let mut apply = plain();
     let messages = vec![
         begin(1, 110),
-        Message::Relation(relation(7)),
+        Message::Relation(relation(7).into()),
         Message::Insert(run(7)),
         commit(120),
         begin(2, 130),
@@ -75,7 +75,7 @@ fn transactions_at_hand_together_are_applied_in_one_group() {
 #[test]
 fn a_group_never_ends_inside_a_source_transaction() {
     let mut apply = plain();
-    feed(&mut apply, received(vec![begin(1, 110), Message::Relation(relation(7))]));
+    feed(&mut apply, received(vec![begin(1, 110), Message::Relation(relation(7).into())]));
     feed(&mut apply, received(vec![Message::Insert(run(7))]));
     assert_eq!(feed(&mut apply, [Event::Idle, Event::Passed(Lsn(105))]), []);
     assert!(!apply.at_boundary());
@@ -85,8 +85,12 @@ fn a_group_never_ends_inside_a_source_transaction() {
 fn a_large_group_ends_at_the_next_commit() {
     let limits = Limits { group_bytes: 6, group_transactions: 100 };
     let mut apply = Apply::new(Lsn(100), HashMap::new(), limits);
-    let messages =
-        vec![begin(1, 110), Message::Relation(relation(7)), Message::Insert(run(7)), commit(120)];
+    let messages = vec![
+        begin(1, 110),
+        Message::Relation(relation(7).into()),
+        Message::Insert(run(7)),
+        commit(120),
+    ];
     let actions = feed(&mut apply, received(messages));
     assert_eq!(actions[2], Action::Commit { applied_lsn: Lsn(120), transactions: 1 });
 }
@@ -116,8 +120,8 @@ fn in_a_window_what_the_snapshot_sees_is_skipped_and_the_rest_is_applied() {
     let snapshot = Snapshot::parse("10:20:12,15").expect("a snapshot");
     let window = Window { overlap_end: Lsn(500), snapshot };
     let mut apply = Apply::new(Lsn(100), HashMap::from([(7, window)]), Limits::default());
-    feed(&mut apply, received(vec![begin(5, 105), Message::Relation(relation(7))]));
-    feed(&mut apply, received(vec![Message::Relation(relation(8)), commit(110)]));
+    feed(&mut apply, received(vec![begin(5, 105), Message::Relation(relation(7).into())]));
+    feed(&mut apply, received(vec![Message::Relation(relation(8).into()), commit(110)]));
     for (xid, skipped) in [(9, true), (11, true), (12, false), (15, false), (20, false)] {
         let messages = vec![
             begin(xid, 200),

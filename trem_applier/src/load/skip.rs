@@ -35,7 +35,7 @@ pub(super) async fn copy_leaf(
         let mut runs = Vec::new();
         for message in decode_frame(&unpacker.unpack(&frame?)?)? {
             match message {
-                Message::Relation(described) => relation = Some(Arc::new(described)),
+                Message::Relation(described) => relation = Some(described),
                 Message::Insert(run) => runs.push(run),
                 Message::Error(row) => {
                     let relation = Arc::clone(relation.as_ref().ok_or_else(undescribed)?);

@@ -1,21 +1,29 @@
 //! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
-//! are, all in a task of its own so that a long apply never keeps the source waiting for a status.
+//! are, all in a thread of its own so that a long apply never keeps the source waiting for a status.
 //!
-//! Frames of small transactions that arrived together are handed on together, up to
-//! [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events wait; then nothing more
-//! is read from the socket, and the source's walsender waits. Status still goes out, on a timer.
+//! A thread, not just a task: where the stream is late, frames are read a few milliseconds apart,
+//! and the thread must really sleep then. A runtime that others share waits for its sockets
+//! meanwhile and is woken by every frame that arrives, ten thousand times a second, and each time
+//! the walsender gives its processor up.
+//!
+//! Frames of small transactions that arrived together are unpacked into one piece of memory and
+//! handed on together, up to [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events
+//! wait; then nothing more is read from the socket, and the source's walsender waits. Status still
+//! goes out, on a timer.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
 
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, MissedTickBehavior};
-use trem_wire::codec::decode_frame_into;
+use trem_wire::codec::{decode_frame, FRAME_BYTES};
 use trem_wire::compress::Unpacker;
 use trem_wire::message::Message;
 use trem_wire::Lsn;
@@ -29,9 +37,16 @@ const EVENTS_MAX: usize = 32;
 /// No more frames are added to an event of this size.
 const EVENT_BYTES: usize = 64 * 1024;
 
-/// Where the stream is late anyway, small frames are read this far apart: waking up for each of
-/// them would cost more than what is in it, here and in the walsender.
+/// Where the stream is late anyway, frames are read this far apart: waking up for each of them
+/// would cost more than what is in it, here, in the walsender and on the target.
+const PAUSE_LONG: Duration = Duration::from_millis(4);
+
+/// The same when frames are so many that a longer pause could fill the socket: of small ones it
+/// holds a few hundred.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// So many in one pause are few.
+const FRAMES_FEW: usize = 48;
 
 /// A stream that is less late keeps up.
 const LATE_MIN: Duration = Duration::from_millis(40);
@@ -58,25 +73,48 @@ pub enum StreamEvent {
 pub struct Stream {
     events: mpsc::Receiver<StreamEvent>,
     confirmed: watch::Sender<Lsn>,
-    pump: JoinHandle<Result<()>>,
+    /// How the thread ended.
+    ended: oneshot::Receiver<Result<()>>,
 }
 
 impl Stream {
-    /// Takes the open stream over. `confirmed` is where the slot stands.
-    pub fn spawn(stream: ReplicationStream, confirmed: Lsn, status_every: Duration) -> Self {
+    /// Opens a stream in its thread. `opening` gives it, and how often the source wants a status;
+    /// `confirmed` is where the slot stands.
+    pub async fn open<F>(opening: F, confirmed: Lsn) -> Result<Self>
+    where
+        F: Future<Output = Result<(ReplicationStream, Duration)>> + Send + 'static,
+    {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (confirmed, watched) = watch::channel(confirmed);
-        let pump = Pump {
-            stream,
-            events: sender,
-            confirmed: watched,
-            received: Lsn::INVALID,
-            late: Duration::ZERO,
-            sent_at: Instant::now(),
-            failure: None,
+        let (opened, is_open) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let life = async move {
+            let (stream, status_every) = match opening.await {
+                Ok(stream) => stream,
+                // Whoever gave up waiting does not want to know.
+                Err(error) => return opened.send(Err(error)).unwrap_or_default(),
+            };
+            let pump = Pump {
+                stream,
+                events: sender,
+                confirmed: watched,
+                received: Lsn::INVALID,
+                late: Duration::ZERO,
+                frames: Vec::new(),
+                at_once: 0,
+                frame_sent_at: 0,
+                sent_at: Instant::now(),
+                failure: None,
+            };
+            let _ = opened.send(Ok(()));
+            let _ = end.send(pump.run(status_every).await);
         };
-        let pump = tokio::spawn(pump.run(status_every));
-        Stream { events, confirmed, pump }
+        std::thread::Builder::new()
+            .name("trem-stream".to_owned())
+            .spawn(move || runtime.block_on(life))?;
+        is_open.await.unwrap_or_else(|_| Err(died()))?;
+        Ok(Stream { events, confirmed, ended })
     }
 
     /// The next event; an error when the stream ended.
@@ -103,10 +141,10 @@ impl Stream {
 
     async fn end(&mut self) -> Error {
         let lost = || Error::new(Kind::ConnectionLost, "the replication stream ended");
-        match (&mut self.pump).await {
+        match (&mut self.ended).await {
             Ok(Err(error)) => error,
             Ok(Ok(())) => lost(),
-            Err(_) => Error::new(Kind::Internal, "the task that reads the stream died"),
+            Err(_) => died(),
         }
     }
 
@@ -114,7 +152,7 @@ impl Stream {
     pub async fn finish(self) -> Result<()> {
         drop(self.events);
         drop(self.confirmed);
-        match tokio::time::timeout(FINISH_MAX, self.pump).await {
+        match tokio::time::timeout(FINISH_MAX, self.ended).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Ok(()),
         }
@@ -127,6 +165,12 @@ struct Pump {
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
     late: Duration,
+    /// Frames that arrived together, unpacked.
+    frames: Vec<u8>,
+    /// Frames since the last pause.
+    at_once: usize,
+    /// When the source sent the last of them.
+    frame_sent_at: i64,
     sent_at: Instant,
     /// Why the stream ended, once everything before is handed on.
     failure: Option<Error>,
@@ -137,13 +181,21 @@ impl Pump {
         let mut unpacker = Unpacker::new()?;
         let mut timer = interval(status_every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut pause, mut pauses) = (pin!(tokio::time::sleep(PAUSE)), false);
         let events = self.events.clone();
         let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
             if waiting.is_empty() {
                 if let Some(failure) = self.failure.take() {
                     return Err(failure);
+                }
+                if self.late >= LATE_MIN && self.at_once > 0 {
+                    if let Some(event) = self.stream.next().now_or_never() {
+                        self.received(event?, &mut unpacker, &mut waiting).await?;
+                        continue;
+                    }
+                    // Nothing else runs in this thread.
+                    std::thread::sleep(if self.at_once > FRAMES_FEW { PAUSE } else { PAUSE_LONG });
+                    self.at_once = 0;
                 }
             }
             tokio::select! {
@@ -153,11 +205,9 @@ impl Pump {
                         _ => return self.finish().await,
                     }
                 }
-                event = self.stream.next(), if waiting.is_empty() && !pauses => {
-                    pauses = self.received(event?, &mut unpacker, &mut waiting).await?;
-                    pause.as_mut().reset((Instant::now() + PAUSE).into());
+                event = self.stream.next(), if waiting.is_empty() => {
+                    self.received(event?, &mut unpacker, &mut waiting).await?;
                 }
-                () = &mut pause, if pauses => pauses = false,
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
                 Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
@@ -167,32 +217,29 @@ impl Pump {
         }
     }
 
-    /// Takes in an event and those that came with it. Says whether to wait a little before more is
-    /// read.
+    /// Takes in an event and those that came with it.
     async fn received(
         &mut self,
         event: Event,
         unpacker: &mut Unpacker,
         waiting: &mut VecDeque<StreamEvent>,
-    ) -> Result<bool> {
-        let mut messages = Vec::new();
-        let mut bytes = 0;
+    ) -> Result<()> {
+        self.frames.clear();
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
                 Event::Frame { wal_start, sent_at, payload, .. } => {
                     self.received = self.received.max(wal_start);
-                    let frame = unpacker.unpack(&payload)?;
-                    bytes += frame.len();
-                    decode_frame_into(&frame, &mut messages)?;
-                    self.late = lateness(&messages, sent_at).unwrap_or(self.late);
+                    self.frame_sent_at = sent_at;
+                    self.at_once += 1;
+                    unpacker.unpack_into(&payload, &mut self.frames)?;
                 }
                 Event::Keepalive { wal_end, reply_requested } => {
                     self.received = self.received.max(wal_end);
                     if reply_requested {
                         self.send_status().await?;
                     }
-                    self.hand_on(&mut messages, waiting);
+                    self.hand_on(waiting)?;
                     waiting.push_back(StreamEvent::Passed {
                         position: wal_end,
                         asked: reply_requested,
@@ -203,7 +250,7 @@ impl Pump {
                     self.failure = Some(Error::new(Kind::ConnectionLost, message));
                 }
             }
-            if bytes >= EVENT_BYTES || self.failure.is_some() {
+            if self.frames.len() >= EVENT_BYTES || self.failure.is_some() {
                 break;
             }
             next = self.stream.next_received().unwrap_or_else(|error| {
@@ -211,16 +258,26 @@ impl Pump {
                 None
             });
         }
-        let is_over = waiting.is_empty();
-        self.hand_on(&mut messages, waiting);
-        Ok(is_over && bytes < EVENT_BYTES && self.late >= LATE_MIN)
+        self.hand_on(waiting)
     }
 
-    fn hand_on(&self, messages: &mut Vec<Message>, waiting: &mut VecDeque<StreamEvent>) {
-        if !messages.is_empty() {
-            let messages = std::mem::take(messages);
-            waiting.push_back(StreamEvent::Messages { messages, late: self.late });
+    /// Decodes the frames, in memory of about their length: they may be kept for a while.
+    fn hand_on(&mut self, waiting: &mut VecDeque<StreamEvent>) -> Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
         }
+        let frames = match self.frames.len() >= EVENT_BYTES {
+            true => {
+                let space = Vec::with_capacity(EVENT_BYTES + FRAME_BYTES);
+                std::mem::replace(&mut self.frames, space).into()
+            }
+            false => Bytes::copy_from_slice(&self.frames),
+        };
+        self.frames.clear();
+        let messages = decode_frame(&frames)?;
+        self.late = lateness(&messages, self.frame_sent_at).unwrap_or(self.late);
+        waiting.push_back(StreamEvent::Messages { messages, late: self.late });
+        Ok(())
     }
 
     async fn send_status(&mut self) -> Result<()> {
@@ -240,6 +297,10 @@ impl Pump {
         self.send_status().await?;
         self.stream.finish().await
     }
+}
+
+fn died() -> Error {
+    Error::new(Kind::Internal, "the thread that reads the stream died")
 }
 
 /// How long after its commit the last of these transactions was sent.

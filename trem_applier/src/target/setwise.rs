@@ -57,6 +57,9 @@ const IN_FLIGHT_MAX: usize = 2;
 /// Rows of a COPY are sent in pieces of about this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// Fewer bytes are sent together with others.
+const PIECE_BYTES_MIN: usize = 8 * 1024;
+
 /// What the session must be set to: the target's planner knows nothing about the rows of a
 /// parameter, and is to look them up in the key's index whatever it thinks. JIT would be switched
 /// on by what is forbidden.
@@ -260,16 +263,16 @@ impl Setwise {
         let mut sink = std::pin::pin!(sink);
         let mut piece = COPY_HEAD.to_vec();
         for mut rows in rows {
-            if piece.len() + rows.len() <= PIECE_BYTES {
+            if rows.len() < PIECE_BYTES_MIN && piece.len() < PIECE_BYTES {
                 piece.extend_from_slice(&rows);
                 continue;
             }
-            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES));
+            let full = std::mem::take(&mut piece);
             sink.feed(full.into()).await.map_err(failed)?;
             while rows.len() > PIECE_BYTES {
                 sink.feed(rows.copy_to_bytes(PIECE_BYTES)).await.map_err(failed)?;
             }
-            piece.extend_from_slice(&rows);
+            sink.feed(rows).await.map_err(failed)?;
         }
         piece.extend_from_slice(COPY_TAIL);
         sink.feed(piece.into()).await.map_err(failed)?;

@@ -14,6 +14,7 @@
 //! compute: the transactions before are applied, and the task stops at exactly that one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,14 +25,15 @@ use trem_wire::message::Relation;
 use trem_wire::{slot_name, Lsn};
 use uuid::Uuid;
 
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use super::prepare::start_over;
 use super::{applied, Outcome, Run};
 use crate::apply::{Action, Apply, Event, Limits, Snapshot, Window};
+use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
 use crate::report::Phase;
 use crate::source::control::Control;
-use crate::source::replication::ReplicationConnection;
+use crate::source::replication::{ReplicationConnection, ReplicationStream};
 use crate::source::reread::{Read, Reader};
 use crate::source::stream::{Stream, StreamEvent};
 use crate::target::exception;
@@ -119,7 +121,7 @@ impl Run {
     /// Follows the slot until there is a reason to end. `None`: the definition changed.
     pub(super) async fn follow(
         &mut self,
-        definition: &Definition,
+        definition: &Arc<Definition>,
         progress: &Progress,
     ) -> Result<Option<Outcome>> {
         loop {
@@ -181,7 +183,7 @@ impl Run {
         self.session.lock().await
     }
 
-    async fn open(&mut self, definition: &Definition, progress: &Progress) -> Result<Follow> {
+    async fn open(&mut self, definition: &Arc<Definition>, progress: &Progress) -> Result<Follow> {
         let client = self.session.client();
         let stored = progress::read(client, &definition.task_id).await?;
         let from = stored.as_ref().map_or(applied(progress), |stored| stored.applied_lsn);
@@ -194,24 +196,8 @@ impl Run {
             true => Limits { group_transactions: 1, ..Limits::default() },
             false => Limits::default(),
         };
-        let slot = slot_name(&definition.task);
-        let version = definition.definition_version.to_string();
-        let compression = match definition.options.compression {
-            Compression::Zstd => "zstd",
-            Compression::None => "none",
-        };
-        let proto_version = trem_wire::PROTO_VERSION.to_string();
-        let options = [
-            ("task", definition.task.as_str()),
-            ("definition_version", version.as_str()),
-            ("proto_version", proto_version.as_str()),
-            ("compression", compression),
-        ];
-        let name = format!("trem:{}:stream", definition.task);
-        let source = self.worker.source.with_application_name(&name);
-        let mut replication = ReplicationConnection::connect(&source).await?;
-        let status_every = replication.status_interval().await?;
-        let stream = replication.start(&slot, from, &options).await?;
+        let opening = open_stream(self.worker.source.clone(), Arc::clone(definition), from);
+        let stream = Stream::open(opening, from).await?;
         tracing::info!(task = %self.name(), from = %from, "following");
         self.worker.reporter.phase(Phase::Cdc);
         let now = Instant::now();
@@ -219,7 +205,7 @@ impl Run {
             apply: Apply::new(from, windows, limits),
             pace: Pace::default(),
             reader: SourceReader(Reader::new(&self.worker.source, definition)),
-            stream: Stream::spawn(stream, from, status_every),
+            stream,
             barrier: self.send_barrier(definition),
             counts: HashMap::new(),
             recorded_at: now,
@@ -262,7 +248,7 @@ impl Run {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.worker.stop.clone();
-        let wake = std::sync::Arc::clone(&self.worker.wake);
+        let wake = Arc::clone(&self.worker.wake);
         loop {
             if let (Some(ending), true) = (follow.ending, follow.apply.at_boundary()) {
                 return self.finish(definition, follow, ending).await;
@@ -319,6 +305,10 @@ impl Run {
                     for message in messages {
                         bytes += message_bytes(&message);
                         hand_in(&mut follow.apply, Event::Received(message), &mut actions)?;
+                        let waits = follow.apply.group_bytes();
+                        if pace::is_enough(waits) && !self.session.is_busy() {
+                            hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+                        }
                     }
                 }
                 StreamEvent::Passed { position, asked } => {
@@ -449,6 +439,32 @@ impl Run {
         });
         Ok(ending)
     }
+}
+
+/// The slot's stream, and how often the source wants a status.
+async fn open_stream(
+    source: ConnInfo,
+    definition: Arc<Definition>,
+    from: Lsn,
+) -> Result<(ReplicationStream, Duration)> {
+    let version = definition.definition_version.to_string();
+    let compression = match definition.options.compression {
+        Compression::Zstd => "zstd",
+        Compression::None => "none",
+    };
+    let proto_version = trem_wire::PROTO_VERSION.to_string();
+    let options = [
+        ("task", definition.task.as_str()),
+        ("definition_version", version.as_str()),
+        ("proto_version", proto_version.as_str()),
+        ("compression", compression),
+    ];
+    let name = format!("trem:{}:stream", definition.task);
+    let source = source.with_application_name(&name);
+    let mut replication = ReplicationConnection::connect(&source).await?;
+    let status_every = replication.status_interval().await?;
+    let stream = replication.start(&slot_name(&definition.task), from, &options).await?;
+    Ok((stream, status_every))
 }
 
 fn hand_in(apply: &mut Apply, event: Event, actions: &mut Vec<Action>) -> Result<()> {

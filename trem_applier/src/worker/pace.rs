@@ -3,7 +3,8 @@
 //! Large groups cost the target less for each transaction, and make a transaction wait. So a group
 //! waits for more as long as that adds little to what the stream is late anyway: an eighth of it,
 //! and never longer than [`WAIT_MAX`]. A stream that keeps up is hardly late, and its groups do not
-//! wait at all. When the source says that there is nothing more, the group ends at once, too.
+//! wait at all. When the source says that there is nothing more, the group ends at once, too; and a
+//! target with nothing to do is not kept waiting when the group has [enough](ENOUGH) for it.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,14 @@ use std::time::{Duration, Instant};
 const LATE_MIN: Duration = Duration::from_millis(40);
 
 const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// Bytes of rows whose work is far more than what their commit costs.
+const ENOUGH: usize = 512 * 1024;
+
+/// Enough for a target that has nothing else to do.
+pub(super) fn is_enough(bytes: usize) -> bool {
+    bytes >= ENOUGH
+}
 
 #[derive(Default)]
 pub(super) struct Pace {

@@ -350,7 +350,7 @@ pub(super) struct Block<'a> {
 impl<'a> Block<'a> {
     /// Reads a block of `rows` rows, of as many columns as `pasts`.
     pub(super) fn read(
-        control: &mut Reader<'a>,
+        control: &mut Reader<'_>,
         data: &mut Reader<'a>,
         rows: usize,
         pasts: &mut [Past],

@@ -136,7 +136,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<u64>(), any::<i64>()).prop_map(|(xid, lsn, commit_timestamp)| {
             Message::Begin(Begin { xid, commit_lsn: Lsn(lsn), commit_timestamp })
         }),
-        relation().prop_map(Message::Relation),
+        relation().prop_map(|relation| Message::Relation(relation.into())),
         run_of_rows().prop_map(Message::Insert),
         run_of_updates().prop_map(Message::Update),
         run_of_rows().prop_map(Message::Delete),

@@ -186,7 +186,8 @@ async fn an_error_that_comes_together_with_a_frame_is_told_after_it() {
     messages.extend(message(b'E', b"SERROR\0C57014\0Mstopped\0\0"));
     messages.extend(message(b'Z', b"I"));
     server.write_all(&messages).await.expect("the socket takes it");
-    let mut stream = Stream::spawn(stream, Lsn(1), Duration::from_secs(10));
+    let opening = async { Ok((stream, Duration::from_secs(10))) };
+    let mut stream = Stream::open(opening, Lsn(1)).await.expect("it is open already");
     let first = stream.next().await.expect("the frame");
     assert!(matches!(first, StreamEvent::Messages { .. }), "{first:?}");
     let error = stream.next().await.expect_err("the stream ended");
