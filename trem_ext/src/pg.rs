@@ -1,8 +1,8 @@
 //! What of PostgreSQL differs between its major versions, and the few unsafe reads that more than
 //! one module needs, each behind a small function with one meaning.
 //!
-//! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`, which
-//! the server calls.
+//! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`,
+//! which the server calls.
 
 mod change_at_hand;
 mod computed;
