@@ -93,6 +93,13 @@ impl Cluster {
         }
     }
 
+    /// Puts lines before all others of pg_hba.conf; they count from the next start or reload.
+    pub fn authenticate(&self, lines: &str) {
+        let path = self.data().join("pg_hba.conf");
+        let others = std::fs::read_to_string(&path).expect("the access rules");
+        std::fs::write(path, format!("{lines}\n{others}")).expect("to write pg_hba.conf");
+    }
+
     fn pg_ctl(&self) -> Command {
         let mut command = Command::new(places::server_programs().join("pg_ctl"));
         command.arg("-D").arg(self.data());
@@ -181,12 +188,13 @@ impl Cluster {
             .unwrap_or_else(|failure| panic!("{failure}\nthe server's log:\n{}", self.log()))
     }
 
-    /// Sends a command to a walsender, or a statement to a backend, as psql does; gives all that it
-    /// prints, and whether it succeeded.
-    pub fn psql(&self, conninfo: &str, command: &str) -> (bool, String) {
+    /// Sends commands to a walsender, or statements to a backend, as psql does, in one session;
+    /// gives all that it prints, and whether the last of them succeeded.
+    pub fn psql(&self, conninfo: &str, commands: &[&str]) -> (bool, String) {
         let psql = places::server_programs().join("psql");
         let result = Command::new(psql)
-            .args(["-X", "-A", "-t", "-d", conninfo, "-c", command])
+            .args(["-X", "-A", "-t", "-d", conninfo])
+            .args(commands.iter().flat_map(|command| ["-c", command]))
             .output()
             .expect("to run psql");
         let printed = [result.stdout, result.stderr].concat();

@@ -11,18 +11,39 @@ const RULE: &str = "set_value('t', 'public.item', 'v', '1000 / v')";
 const SKIP: &str = r#"{"on_error": "skip_row"}"#;
 const ON_TARGET: &str = "SELECT * FROM item";
 
-fn drafted(options: &str) -> Pair {
+/// Rows with a value that an update leaves out of the WAL.
+fn large_item() -> String {
+    format!(
+        "CREATE TABLE item (id int PRIMARY KEY, v int, large text);
+         INSERT INTO item SELECT n, n, {} FROM generate_series(1, 6) n",
+        noise("n")
+    )
+}
+
+const LARGE_RULE: &str =
+    "add_column('t', 'public.item', 'w', 'text', '1000 / v || left(large, 5)')";
+
+fn drafted_as(create_item: &str, rules: &[&str], options: &str) -> Pair {
     let mut pair = Pair::new();
-    pair.source.exec(ITEM);
+    pair.source.exec(create_item);
     pair.create_task_with("t", &["public.item"], "full_load_and_cdc", options);
-    pair.call(&[RULE]);
+    pair.call(rules);
     pair
 }
 
-fn copied(options: &str) -> Pair {
-    let mut pair = drafted(options);
+fn copied_as(create_item: &str, rules: &[&str], options: &str) -> Pair {
+    let mut pair = drafted_as(create_item, rules, options);
     pair.start_task("t");
     pair.replicate("t");
+    pair
+}
+
+fn drafted(options: &str) -> Pair {
+    drafted_as(ITEM, &[RULE], options)
+}
+
+fn copied(options: &str) -> Pair {
+    let mut pair = copied_as(ITEM, &[RULE], options);
     pair.assert_same("SELECT id, 1000 / v, name FROM item", ON_TARGET);
     pair
 }
@@ -199,10 +220,8 @@ fn a_copy_skips_rows_as_well() {
 
 #[test]
 fn a_filter_may_fail_on_a_row() {
-    let mut pair = Pair::new();
-    pair.source.exec(ITEM);
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
-    pair.call(&["set_filter('t', 'public.item', '1000 / v > 100')"]);
+    let filter = "set_filter('t', 'public.item', '1000 / v > 100')";
+    let mut pair = drafted_as(ITEM, &[filter], SKIP);
     pair.source.exec("UPDATE item SET v = 0 WHERE id = 2");
     pair.start_task("t");
     pair.replicate("t");
@@ -222,12 +241,8 @@ fn a_filter_may_fail_on_a_row() {
 
 #[test]
 fn a_key_that_cannot_be_computed_is_left_out() {
-    let mut pair = Pair::new();
-    pair.source.exec(ITEM);
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
-    pair.call(&["set_value('t', 'public.item', 'id', 'nullif(id, 5) * 1000000')"]);
-    pair.start_task("t");
-    pair.replicate("t");
+    let rule = "set_value('t', 'public.item', 'id', 'nullif(id, 5) * 1000000')";
+    let mut pair = copied_as(ITEM, &[rule], SKIP);
     let on_source = "SELECT id * 1000000, v, name FROM item WHERE id < 2000 AND id <> 5";
     pair.assert_same(on_source, ON_TARGET);
     pair.follow("t", |source| {
@@ -246,12 +261,9 @@ fn a_key_that_cannot_be_computed_is_left_out() {
 /// Kinds of errors that one row's values can cause.
 #[test]
 fn every_kind_of_failing_row_is_caught() {
-    let mut pair = Pair::new();
-    pair.source.exec(
-        "CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
-         CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, '1')",
-    );
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
+    let create = "CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
+        CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, '1')";
+    let mut pair = drafted_as(create, &[], SKIP);
     let cases = [
         ("v::int", "int", "x", "22P02"),
         ("v::int", "int", "99999999999", "22003"),
@@ -297,16 +309,7 @@ fn every_kind_of_failing_row_is_caught() {
 /// The row has to be read again, and there the expression fails.
 #[test]
 fn a_row_read_again_that_cannot_be_computed_is_skipped() {
-    let mut pair = Pair::new();
-    pair.source.exec(&format!(
-        "CREATE TABLE item (id int PRIMARY KEY, v int, large text);
-         INSERT INTO item SELECT n, n, {} FROM generate_series(1, 6) n",
-        noise("n")
-    ));
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
-    pair.call(&["add_column('t', 'public.item', 'w', 'text', '1000 / v || left(large, 5)')"]);
-    pair.start_task("t");
-    pair.replicate("t");
+    let mut pair = copied_as(&large_item(), &[LARGE_RULE], SKIP);
     pair.follow("t", |source| {
         source.exec("UPDATE item SET v = 0 WHERE id IN (2, 3); UPDATE item SET v = 9 WHERE id = 4");
     });
@@ -320,16 +323,7 @@ fn a_row_read_again_that_cannot_be_computed_is_skipped() {
 
 #[test]
 fn a_row_read_again_that_cannot_be_computed_stops_the_task() {
-    let mut pair = Pair::new();
-    pair.source.exec(&format!(
-        "CREATE TABLE item (id int PRIMARY KEY, v int, large text);
-         INSERT INTO item SELECT n, n, {} FROM generate_series(1, 6) n",
-        noise("n")
-    ));
-    pair.create_task("t", &["public.item"]);
-    pair.call(&["add_column('t', 'public.item', 'w', 'text', '1000 / v || left(large, 5)')"]);
-    pair.start_task("t");
-    pair.replicate("t");
+    let mut pair = copied_as(&large_item(), &[LARGE_RULE], "{}");
     pair.source.exec("UPDATE item SET v = 0 WHERE id = 2");
     pair.refuse("t", &["task=t", "item", "22012", "skip_row"]);
     // The row is read as it is now, so here it can be mended.
@@ -348,22 +342,16 @@ fn open(pair: &mut Pair) -> i64 {
 #[test]
 fn a_skipped_row_that_comes_with_values_left_out_is_read_again() {
     for identity in ["DEFAULT", "FULL"] {
-        let mut pair = Pair::new();
-        pair.source.exec(&format!(
+        let create = format!(
             "CREATE TABLE item (id int PRIMARY KEY, v int, large text, other text);
              ALTER TABLE item ALTER large SET STORAGE EXTERNAL;
              ALTER TABLE item ALTER other SET STORAGE EXTERNAL;
              ALTER TABLE item REPLICA IDENTITY {identity};
              INSERT INTO item SELECT n, n, {0}, {0} FROM generate_series(1, 8) n",
             noise("n")
-        ));
-        pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
-        pair.call(&[
-            "set_value('t', 'public.item', 'v', '1000 / v')",
-            "set_value('t', 'public.item', 'other', 'md5(other)')",
-        ]);
-        pair.start_task("t");
-        pair.replicate("t");
+        );
+        let mask = "set_value('t', 'public.item', 'other', 'md5(other)')";
+        let mut pair = copied_as(&create, &[RULE, mask], SKIP);
         let on_source = "SELECT id, 1000 / v, large, md5(other) FROM item";
         pair.assert_same(on_source, ON_TARGET);
         pair.follow("t", |source| {
@@ -424,15 +412,9 @@ fn rows_fail_and_are_mended_in_one_transaction() {
 /// Without a key there is nothing to find a skipped row by: what it was goes.
 #[test]
 fn rows_without_a_key_fail() {
-    let mut pair = Pair::new();
-    pair.source.exec(
-        "CREATE TABLE item (v int, name text); ALTER TABLE item REPLICA IDENTITY FULL;
-         INSERT INTO item SELECT n % 5 + 1, 'name' FROM generate_series(1, 20) n",
-    );
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", SKIP);
-    pair.call(&[RULE]);
-    pair.start_task("t");
-    pair.replicate("t");
+    let create = "CREATE TABLE item (v int, name text); ALTER TABLE item REPLICA IDENTITY FULL;
+        INSERT INTO item SELECT n % 5 + 1, 'name' FROM generate_series(1, 20) n";
+    let mut pair = copied_as(create, &[RULE], SKIP);
     pair.follow("t", |source| {
         source.exec("UPDATE item SET v = 0, name = 'skipped' WHERE v IN (1, 2)");
         source.exec(

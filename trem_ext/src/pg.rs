@@ -1,7 +1,8 @@
 //! What of PostgreSQL differs between its major versions, and the few unsafe reads that more than
 //! one module needs, each behind a small function with one meaning.
 //!
-//! Never keeps state, and but for `computed` never raises errors of its own.
+//! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`,
+//! which the server calls.
 
 mod change_at_hand;
 mod computed;
@@ -9,6 +10,7 @@ pub(crate) mod dependency;
 mod evaluate;
 pub(crate) mod event_trigger;
 pub(crate) mod expression;
+mod logical_only;
 mod owner;
 mod settings;
 mod sql_type;

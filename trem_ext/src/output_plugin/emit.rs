@@ -4,38 +4,69 @@
 
 use pgrx::pg_sys;
 use trem_wire::codec::{self, Operation};
+use trem_wire::compress::Compression;
 use trem_wire::definition::Definition;
 use trem_wire::message::{Begin, ErrorRow};
 use trem_wire::Lsn;
 
+use super::error::StreamError;
 use super::frame::Frame;
 use super::relation::Mapping;
 use crate::pg;
 
+/// The stream so far, as far as what comes next depends on it.
+pub(crate) struct Output {
+    pub(crate) frame: Frame,
+    /// The begin message of the transaction at hand is in the stream.
+    pub(crate) begun: bool,
+    /// For each table of the definition: the fingerprint of its last description in the stream.
+    described: Vec<Option<u64>>,
+}
+
+impl Output {
+    pub(crate) fn new(
+        definition: &Definition,
+        compression: Compression,
+    ) -> Result<Output, StreamError> {
+        let described = vec![None; definition.tables.len()];
+        Ok(Output { frame: Frame::new(compression)?, begun: false, described })
+    }
+
+    /// Writes the begin message of a transaction that has none yet.
+    pub(crate) fn begin_once(&mut self, transaction: *mut pg_sys::ReorderBufferTXN) {
+        if !self.begun {
+            begin(&mut self.frame, transaction);
+            self.begun = true;
+        }
+    }
+}
+
 pub(crate) struct Emitter<'a> {
-    pub(crate) definition: &'a Definition,
-    pub(crate) frame: &'a mut Frame,
+    definition: &'a Definition,
+    output: &'a mut Output,
     /// Null for rows that no transaction brings.
-    pub(crate) transaction: *mut pg_sys::ReorderBufferTXN,
-    /// The begin message of the transaction is in the stream.
-    pub(crate) begun: &'a mut bool,
-    /// The fingerprint of the table's last description in the stream.
-    pub(crate) described: &'a mut Option<u64>,
+    transaction: *mut pg_sys::ReorderBufferTXN,
     pub(crate) emitted: bool,
 }
 
-impl Emitter<'_> {
+impl<'a> Emitter<'a> {
+    pub(crate) fn new(
+        definition: &'a Definition,
+        output: &'a mut Output,
+        transaction: *mut pg_sys::ReorderBufferTXN,
+    ) -> Emitter<'a> {
+        Emitter { definition, output, transaction, emitted: false }
+    }
+
     #[inline]
     fn announce(&mut self, mapping: &Mapping) {
         self.emitted = true;
-        if !*self.begun {
-            begin(self.frame, self.transaction);
-            *self.begun = true;
-        }
-        if *self.described != Some(mapping.fingerprint) {
-            *self.described = Some(mapping.fingerprint);
+        self.output.begin_once(self.transaction);
+        let described = &mut self.output.described[mapping.table];
+        if *described != Some(mapping.fingerprint) {
+            *described = Some(mapping.fingerprint);
             let table = &self.definition.tables[mapping.table];
-            codec::encode_relation(self.frame.message(), &mapping.describe(table));
+            codec::encode_relation(self.output.frame.message(), &mapping.describe(table));
         }
     }
 
@@ -43,24 +74,23 @@ impl Emitter<'_> {
     #[inline]
     pub(crate) fn row(&mut self, operation: Operation, mapping: &Mapping) -> &mut Vec<u8> {
         self.announce(mapping);
-        self.frame.row(operation, mapping.oid)
+        self.output.frame.row(operation, mapping.oid)
     }
 
     pub(crate) fn error(&mut self, mapping: &Mapping, error: &ErrorRow) {
         self.announce(mapping);
-        codec::encode_error_row(self.frame.message(), error);
+        codec::encode_error_row(self.output.frame.message(), error);
     }
 
     /// The buffer for a message about the relation.
     pub(crate) fn describe_once(&mut self, mapping: &Mapping) {
-        if self.described.is_none() {
+        if self.output.described[mapping.table].is_none() {
             self.announce(mapping);
         }
     }
 }
 
-/// Writes the begin message of a transaction.
-pub(crate) fn begin(frame: &mut Frame, transaction: *mut pg_sys::ReorderBufferTXN) {
+fn begin(frame: &mut Frame, transaction: *mut pg_sys::ReorderBufferTXN) {
     if transaction.is_null() {
         return;
     }

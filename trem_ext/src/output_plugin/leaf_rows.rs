@@ -11,9 +11,8 @@ use pgrx::{pg_sys, spi};
 use trem_wire::compress::Compression;
 use trem_wire::definition::Definition;
 
-use super::emit::Emitter;
+use super::emit::{Emitter, Output};
 use super::error::StreamError;
-use super::frame::Frame;
 use super::relation::{Mapping, Source};
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
@@ -27,9 +26,8 @@ pub(crate) struct LeafRows {
     rules: Rules,
     mapping: Mapping,
     descriptor: pg_sys::TupleDesc,
-    frame: Frame,
+    output: Output,
     rows: Rows,
-    described: Option<u64>,
     /// The name of the open cursor; `None` at the end.
     cursor: Option<CString>,
     /// For the values of one row.
@@ -78,9 +76,8 @@ impl LeafRows {
         let cursor = unsafe { open_cursor(&format!("SELECT read FROM ONLY {name} AS read"))? };
         settings.restore();
         Ok(LeafRows {
-            frame: Frame::new(Compression::None)?,
+            output: Output::new(&definition, Compression::None)?,
             rows: Rows::new(),
-            described: None,
             cursor: Some(cursor),
             definition,
             rules,
@@ -98,16 +95,16 @@ impl LeafRows {
         let mut settings = PinnedSettings::for_call();
         self.rows.evaluator.begin();
         let mut result = Ok(());
-        while result.is_ok() && self.cursor.is_some() && !self.frame.is_full() {
+        while result.is_ok() && self.cursor.is_some() && !self.output.frame.is_full() {
             // SAFETY: in a transaction.
             result = unsafe { self.fetch() };
         }
         self.rows.evaluator.end();
         settings.restore();
         result?;
-        match self.frame.is_empty() {
+        match self.output.frame.is_empty() {
             true => Ok(None),
-            false => self.frame.take().map(Some),
+            false => self.output.frame.take().map(Some),
         }
     }
 
@@ -156,14 +153,8 @@ impl LeafRows {
                 ..Default::default()
             };
             let rules = self.rules.get(self.mapping.table);
-            let mut out = Emitter {
-                definition: &self.definition,
-                frame: &mut self.frame,
-                transaction: std::ptr::null_mut(),
-                begun: &mut true,
-                described: &mut self.described,
-                emitted: false,
-            };
+            let no_transaction = std::ptr::null_mut();
+            let mut out = Emitter::new(&self.definition, &mut self.output, no_transaction);
             let mut target = Target {
                 definition: &self.definition,
                 mapping: &mut self.mapping,

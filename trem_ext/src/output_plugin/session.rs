@@ -12,9 +12,8 @@ use trem_wire::{Lsn, MESSAGE_PREFIX};
 
 use super::cache::Cache;
 use super::definition;
-use super::emit::{self, Emitter};
+use super::emit::{Emitter, Output};
 use super::error::StreamError;
-use super::frame::Frame;
 use super::options::Options;
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
@@ -28,14 +27,10 @@ pub(crate) struct Session {
     rules: Rules,
     settings: PinnedSettings,
     cache: Cache,
-    /// For each table of the definition: the fingerprint of the last description in the stream.
-    described: Vec<Option<u64>>,
-    frame: Frame,
+    output: Output,
     rows: Rows,
     /// The current memory context of every callback that may allocate; reset for each change.
     memory: pg_sys::MemoryContext,
-    /// The begin message of the transaction at hand is in the stream.
-    begun: bool,
     skipped: u32,
 }
 
@@ -70,11 +65,9 @@ impl Session {
         let definition = pinned.definition;
         Ok(Session {
             cache: Cache::new(&definition, relations),
-            described: vec![None; definition.tables.len()],
-            frame: Frame::new(options.compression)?,
+            output: Output::new(&definition, options.compression)?,
             rows: Rows::new(),
             memory,
-            begun: false,
             skipped: 0,
             settings: pinned.settings,
             rules: pinned.rules,
@@ -87,7 +80,7 @@ impl Session {
     }
 
     pub(crate) fn begin(&mut self) {
-        self.begun = false;
+        self.output.begun = false;
         self.rows.evaluator.begin();
     }
 
@@ -119,14 +112,7 @@ impl Session {
         let rules = self.rules.get(mapping.table);
         // SAFETY: the transaction of a callback is valid.
         let _at_hand = rules.map(|_| unsafe { at_hand(transaction, operation) });
-        let mut out = Emitter {
-            definition,
-            frame: &mut self.frame,
-            transaction,
-            begun: &mut self.begun,
-            described: &mut self.described[mapping.table],
-            emitted: false,
-        };
+        let mut out = Emitter::new(definition, &mut self.output, transaction);
         let rows = &mut self.rows;
         // SAFETY: the action says which of the tuples are there; they are rows of the relation.
         unsafe {
@@ -140,8 +126,8 @@ impl Session {
             }
             if !out.emitted {
                 self.skip(context);
-            } else if self.frame.is_full() {
-                self.frame.write(context, false)?;
+            } else if self.output.frame.is_full() {
+                self.output.frame.write(context, false)?;
                 self.skipped = 0;
             }
         }
@@ -168,30 +154,19 @@ impl Session {
             // SAFETY: as above.
             let found = unsafe { cache.find(definition, &self.rules, relation, commit_lsn)? };
             let Some(mapping) = found else { continue };
-            let mut out = Emitter {
-                definition,
-                frame: &mut self.frame,
-                transaction,
-                begun: &mut self.begun,
-                described: &mut self.described[mapping.table],
-                emitted: false,
-            };
-            out.describe_once(mapping);
+            Emitter::new(definition, &mut self.output, transaction).describe_once(mapping);
             oids.push(mapping.oid);
         }
         if oids.is_empty() {
             self.skip(context);
             return Ok(());
         }
-        if !self.begun {
-            emit::begin(&mut self.frame, transaction);
-            self.begun = true;
-        }
+        self.output.begin_once(transaction);
         // SAFETY: in a truncate callback this is the union's live arm.
         let (cascade, restart_identity) =
             unsafe { ((*change).data.truncate.cascade, (*change).data.truncate.restart_seqs) };
         let truncate = Truncate { relations: oids, cascade, restart_identity };
-        codec::encode_truncate(self.frame.message(), &truncate);
+        codec::encode_truncate(self.output.frame.message(), &truncate);
         Ok(())
     }
 
@@ -205,11 +180,8 @@ impl Session {
         if transaction.is_null() || prefix != MESSAGE_PREFIX.as_bytes() {
             return;
         }
-        if !self.begun {
-            emit::begin(&mut self.frame, transaction);
-            self.begun = true;
-        }
-        codec::encode_logical(self.frame.message(), content);
+        self.output.begin_once(transaction);
+        codec::encode_logical(self.output.frame.message(), content);
     }
 
     /// # Safety
@@ -223,13 +195,13 @@ impl Session {
         self.skipped = 0;
         // SAFETY: in a commit callback; the transaction is valid.
         unsafe {
-            pg_sys::OutputPluginUpdateProgress(context, !self.begun);
-            if !std::mem::take(&mut self.begun) {
+            pg_sys::OutputPluginUpdateProgress(context, !self.output.begun);
+            if !std::mem::take(&mut self.output.begun) {
                 return Ok(());
             }
             let end_lsn = Lsn((*transaction).end_lsn);
-            codec::encode_commit(self.frame.message(), &Commit { end_lsn });
-            self.frame.write(context, true)
+            codec::encode_commit(self.output.frame.message(), &Commit { end_lsn });
+            self.output.frame.write(context, true)
         }
     }
 

@@ -34,8 +34,8 @@ use trem_wire::message::ErrorRow;
 use super::super::inputs::Inputs;
 use super::super::rules::{Condition, Rule};
 use super::{
-    encode_address, encode_row, find_on_disk, is_on_disk, Deformed, Emitter, OldRow, Rows,
-    StreamError, TableRules, Target, NO_OLD_KEY,
+    encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
+    TableRules, Target, NO_OLD_KEY,
 };
 use crate::pg::expression::Junction;
 use crate::pg::{Evaluator, Failed};
@@ -419,31 +419,15 @@ impl Rows {
         target: &mut Target<'_>,
         rules: &TableRules,
     ) -> Result<(), StreamError> {
-        let Some(inputs) = &target.mapping.inputs else { return Ok(()) };
         let key_count = target.mapping.key_count;
-        if key_count > 0 {
-            let evaluator = &mut self.evaluator;
-            let mut run = Run { rules, inputs, evaluator, missing: &self.missing };
-            // SAFETY: the new row was taken apart.
-            if unsafe { run.address(&mut self.new, key_count) }.is_err() {
-                return Ok(());
-            }
-        }
-        if let Some(column) = find_on_disk(target.mapping, &self.old) {
-            return Err(target.value_not_in_wal(column));
-        }
-        self.old_key.clear();
-        self.new_key.clear();
-        // SAFETY: the address of the old row was computed when it was looked at, that of the new
-        // row above.
+        // SAFETY: the new row was taken apart; the address of the old one was computed when it was
+        // looked at.
         unsafe {
-            encode_address(target.mapping, &self.old, &mut self.old_key);
-            if key_count > 0 {
-                encode_address(target.mapping, &self.new, &mut self.new_key);
+            let unnamed = key_count > 0
+                && run!(self, target, rules).address(&mut self.new, key_count).is_err();
+            if !unnamed && self.old_is_needed(target)? {
+                out.row(Operation::Delete, target.mapping).extend_from_slice(&self.old_key);
             }
-        }
-        if self.old_key != self.new_key {
-            out.row(Operation::Delete, target.mapping).extend_from_slice(&self.old_key);
         }
         Ok(())
     }
@@ -465,12 +449,9 @@ impl Rows {
             if !there || key_count == 0 || !key.is_empty() {
                 continue;
             }
-            let Some(inputs) = &target.mapping.inputs else { continue };
-            let evaluator = &mut self.evaluator;
-            let mut run = Run { rules, inputs, evaluator, missing: &self.missing };
             // SAFETY: the rows that are there were taken apart.
             unsafe {
-                if run.address(row, key_count).is_ok() {
+                if run!(self, target, rules).address(row, key_count).is_ok() {
                     encode_address(target.mapping, row, &mut key);
                 }
             }
