@@ -4,8 +4,8 @@
 //! Consumes nothing. For people and for the regression tests, not for the applier.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{self, quote_qualified_identifier, SpiError};
@@ -63,7 +63,7 @@ fn peek_changes(
     // The values are shown as the stream has text, whatever the session's settings.
     let mut settings = PinnedSettings::for_call();
     for frame in frames(task, &slot_name, upto_nchanges)? {
-        for message in decode_frame(&unpacker.unpack(&Bytes::from(frame))?)? {
+        for message in decode_frame(&unpacker.unpack(&frame)?)? {
             reader.read(message);
         }
     }
@@ -99,7 +99,7 @@ fn frames(
 /// Follows the messages: which transaction it is in, and what its relations look like.
 #[derive(Default)]
 struct Reader {
-    relations: HashMap<u32, Relation>,
+    relations: HashMap<u32, Arc<Relation>>,
     lsn: Lsn,
     xid: u64,
     lines: Vec<Line>,
@@ -126,7 +126,7 @@ impl Reader {
                     ("restart_identity", truncate.restart_identity.to_string()),
                 ]);
                 for oid in truncate.relations {
-                    let name = self.relations.get(&oid).map(table_name);
+                    let name = self.relations.get(&oid).map(|relation| table_name(relation));
                     self.line("truncate", name, Some(data.clone()));
                 }
             }

@@ -394,8 +394,8 @@ impl Expander {
         });
         put_varint(out, u64::from(relation));
         put_varint(out, u64::from(count));
-        // The rows' length comes before them, and is known after them. Runs of a relation are alike,
-        // so mostly the place kept for it is right and nothing has to move.
+        // The rows' length comes before them and is known after them. One run is like the next, so
+        // mostly the place kept for it is right and nothing has to move.
         let (length_at, length_bytes) = (out.len(), self.length_bytes);
         out.resize(length_at + length_bytes, 0);
         if kind == SHRUNK_UPDATE {

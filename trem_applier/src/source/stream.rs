@@ -1,5 +1,6 @@
-//! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far we
-//! are, all in a thread of its own so that a long apply never keeps the source waiting for a status.
+//! The stream of a task: receives frames, unpacks and decodes them, and tells the source how far
+//! we are, all in a thread of its own, so that a long apply never keeps the source waiting for a
+//! status.
 //!
 //! A thread, not just a task: where the stream is late, frames are read a few milliseconds apart,
 //! and the thread must really sleep then. A runtime that others share waits for its sockets

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::compress::Compression;
 use trem_wire::definition::{Definition, OnError};
-use trem_wire::message::Relation;
+use trem_wire::message::{Message, Relation};
 use trem_wire::{slot_name, Lsn};
 use uuid::Uuid;
 
@@ -88,6 +88,17 @@ struct Follow {
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
     stop_by: Option<Instant>,
+}
+
+impl Follow {
+    /// Hands in a message; after it the group ends if it is enough for a target that is not busy.
+    fn receive(&mut self, message: Message, busy: bool, actions: &mut Vec<Action>) -> Result<()> {
+        hand_in(&mut self.apply, Event::Received(message), actions)?;
+        match pace::is_enough(self.apply.group_bytes()) && !busy {
+            true => hand_in(&mut self.apply, Event::Idle, actions),
+            false => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -304,11 +315,7 @@ impl Run {
                     follow.pace.note(late);
                     for message in messages {
                         bytes += message_bytes(&message);
-                        hand_in(&mut follow.apply, Event::Received(message), &mut actions)?;
-                        let waits = follow.apply.group_bytes();
-                        if pace::is_enough(waits) && !self.session.is_busy() {
-                            hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
-                        }
+                        follow.receive(message, self.session.is_busy(), &mut actions)?;
                     }
                 }
                 StreamEvent::Passed { position, asked } => {
@@ -471,8 +478,7 @@ fn hand_in(apply: &mut Apply, event: Event, actions: &mut Vec<Action>) -> Result
     apply.handle(event, actions).map_err(|error| Error::new(Kind::Protocol, error.to_string()))
 }
 
-fn message_bytes(message: &trem_wire::message::Message) -> usize {
-    use trem_wire::message::Message;
+fn message_bytes(message: &Message) -> usize {
     match message {
         Message::Insert(run) | Message::Update(run) | Message::Delete(run) => run.rows.len(),
         Message::Begin(_)
