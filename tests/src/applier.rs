@@ -77,11 +77,24 @@ impl Applier {
         self.child.wait().expect("a killed process ends");
     }
 
-    /// SIGTERM, and waits for the end, which must be a clean one.
-    pub fn terminate(&mut self) {
+    /// It does nothing until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         // The shell has a `kill` of its own; the program may be missing.
-        places::output(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]));
+        places::output(Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &pid, name]));
+    }
+
+    /// SIGTERM, and waits for the end, which must be a clean one.
+    pub fn terminate(&mut self) {
+        self.signal("TERM");
         let outcome = self.wait();
         assert_eq!(outcome.code, Some(0), "after SIGTERM; log:\n{}", outcome.log);
     }

@@ -11,6 +11,7 @@ mod gather;
 mod layout;
 mod pipeline;
 mod place;
+mod prepared;
 pub mod progress;
 pub mod reread;
 pub mod schema;

@@ -13,6 +13,7 @@ mod mask;
 mod output_plugin;
 mod peek;
 mod pg;
+mod published;
 
 pgrx::pg_module_magic!();
 

@@ -190,7 +190,8 @@ unsafe extern "C-unwind" fn message(
     unsafe {
         if let Some(session) = session(context) {
             let content = std::slice::from_raw_parts(content.cast::<u8>(), content_length);
-            session.message(transaction, CStr::from_ptr(prefix).to_bytes(), content);
+            let prefix = CStr::from_ptr(prefix).to_bytes();
+            raise_on_error(session.message(transaction, prefix, content));
         }
     }
 }

@@ -18,6 +18,7 @@ use trem_wire::Lsn;
 use super::exception::Failed;
 use super::gather::Gathered;
 use super::pipeline::{Expect, Pipeline};
+use super::prepared::Prepared;
 use super::reread::{self, FoundRow, Reread};
 use super::skipped::key_before;
 use super::{exception, quote_table, statement};
@@ -48,7 +49,7 @@ pub struct Counts {
 pub(super) struct Changes {
     pub(super) pipeline: Pipeline,
     copy: Option<OpenCopy>,
-    tables: HashMap<u32, Table>,
+    statements: Prepared<Shape>,
     pub(super) counts: HashMap<u32, Counts>,
     /// A group failed: everything is applied one by one.
     pub(super) careful: bool,
@@ -81,12 +82,6 @@ struct OpenCopy {
     sink: Pin<Box<CopyInSink<Bytes>>>,
 }
 
-/// The statements of one table, for one description of it.
-struct Table {
-    relation: Arc<Relation>,
-    statements: HashMap<Shape, Statement>,
-}
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
     Copy,
@@ -108,7 +103,7 @@ impl Changes {
         Changes {
             pipeline,
             copy: None,
-            tables: HashMap::new(),
+            statements: Prepared::new(),
             counts: HashMap::new(),
             careful: false,
             ahead: HashMap::new(),
@@ -563,15 +558,8 @@ impl Changes {
         relation: &Arc<Relation>,
         shape: Shape,
     ) -> Result<Statement> {
-        let fresh = || Table { relation: Arc::clone(relation), statements: HashMap::new() };
-        let table = self.tables.entry(relation.oid).or_insert_with(fresh);
-        if table.relation != *relation {
-            *table = fresh();
-        }
-        if let Some(statement) = table.statements.get(&shape) {
-            return Ok(statement.clone());
-        }
-        let sql = match &shape {
+        let task_id = &self.task_id;
+        let sql = |shape: &Shape| match shape {
             Shape::Copy => statement::copy(relation),
             Shape::Insert => statement::insert(relation),
             Shape::Delete => statement::delete(relation),
@@ -579,13 +567,10 @@ impl Changes {
             Shape::Update(assigned) => statement::update(relation, assigned),
             Shape::Evict(columns) => statement::evict(relation, columns),
             Shape::Record(keyed) => exception::insert(relation, *keyed),
-            Shape::FindSkipped => exception::find(relation, &self.task_id),
-            Shape::Settle => exception::settle(relation, &self.task_id),
+            Shape::FindSkipped => exception::find(relation, task_id),
+            Shape::Settle => exception::settle(relation, task_id),
         };
-        let statement = self.pipeline.client().prepare(&sql).await;
-        let statement = statement.map_err(|error| named(error.into(), relation))?;
-        table.statements.insert(shape, statement.clone());
-        Ok(statement)
+        self.statements.get(self.pipeline.client(), relation, shape, sql).await
     }
 }
 

@@ -41,6 +41,7 @@ use super::gather::Gathered;
 use super::layout::{Layout, RowArray};
 use super::pipeline::{Expect, Pipeline};
 use super::place::Place;
+use super::prepared::Prepared;
 use super::statement;
 use crate::connect::Client;
 use crate::error::{Error, Result};
@@ -123,13 +124,7 @@ impl Drop for Running {
 pub(super) struct Setwise {
     client: Arc<Client>,
     place: Place,
-    tables: HashMap<u32, Prepared>,
-}
-
-/// The statements of one table, for one description of it.
-struct Prepared {
-    relation: Arc<Relation>,
-    statements: HashMap<Shape, Statement>,
+    statements: Prepared<Shape>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -143,7 +138,7 @@ enum Shape {
 
 impl Setwise {
     pub(super) fn new(client: Arc<Client>, place: Place) -> Self {
-        Setwise { client, place, tables: HashMap::new() }
+        Setwise { client, place, statements: Prepared::new() }
     }
 
     pub(super) fn start(self, frame: Frame, tables: Vec<Gathered>) -> Running {
@@ -281,24 +276,13 @@ impl Setwise {
     }
 
     async fn statement(&mut self, relation: &Arc<Relation>, shape: Shape) -> Result<Statement> {
-        let fresh = || Prepared { relation: Arc::clone(relation), statements: HashMap::new() };
-        let table = self.tables.entry(relation.oid).or_insert_with(fresh);
-        if table.relation != *relation {
-            *table = fresh();
-        }
-        if let Some(statement) = table.statements.get(&shape) {
-            return Ok(statement.clone());
-        }
-        let sql = match &shape {
+        let sql = |shape: &Shape| match shape {
             Shape::Copy => statement::copy(relation),
             Shape::Delete => statement::delete_rows(relation),
             Shape::Put => statement::upsert_rows(relation),
             Shape::Update(assigned) => statement::update_rows(relation, assigned),
         };
-        let statement = self.client.prepare(&sql).await;
-        let statement = statement.map_err(|error| named(error.into(), relation))?;
-        table.statements.insert(shape, statement.clone());
-        Ok(statement)
+        self.statements.get(&self.client, relation, shape, sql).await
     }
 }
 

@@ -136,11 +136,18 @@ impl Run {
         progress: &Progress,
     ) -> Result<Option<Outcome>> {
         loop {
-            let mut follow = self.open(definition, progress).await?;
+            let mut follow = match self.open(definition, progress).await {
+                Err(error) if error.kind() == Kind::DefinitionNotCurrent => return Ok(None),
+                opened => opened?,
+            };
             let result = self.follow_stream(definition, &mut follow).await;
             let error = match result {
                 Ok(ending) => {
-                    follow.stream.finish().await?;
+                    match follow.stream.finish().await {
+                        // The source had something to say after what we were waiting for.
+                        Err(error) if error.kind() == Kind::DefinitionNotCurrent => {}
+                        finished => finished?,
+                    }
                     return Ok(match ending {
                         Ending::CaughtUp => Some(Outcome::CaughtUp),
                         Ending::Stopped => Some(Outcome::Stopped),
@@ -150,6 +157,9 @@ impl Run {
                 Err(error) => error,
             };
             if error.kind() == Kind::DefinitionNotCurrent {
+                // It comes in the midst of a group: that goes by the new definition now.
+                drop(follow);
+                self.reopen_session().await?;
                 return Ok(None);
             }
             if error.kind() == Kind::WalKept {

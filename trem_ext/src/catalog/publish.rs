@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::shape::Shape;
 use super::{definition, endpoint, name, spi, stamp, view};
 use crate::error::Error;
+use crate::published;
 
 #[derive(Deserialize)]
 struct Published {
@@ -108,6 +109,7 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         "UPDATE trem.task SET definition_version = $2 WHERE task_id = $1::uuid",
         &[task_id.into(), version.into()],
     )?;
+    published::emit(task_id, version)?;
     Ok(version)
 }
 

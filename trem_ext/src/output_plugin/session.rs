@@ -18,6 +18,7 @@ use super::options::Options;
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
 use crate::pg::{self, PinnedSettings};
+use crate::published;
 
 /// How many changes are skipped in a row before the server is told that we are alive.
 const SKIPPED_MAX: u32 = 100;
@@ -170,18 +171,32 @@ impl Session {
         Ok(())
     }
 
-    /// A logical decoding message: one of ours inside a transaction is passed on.
+    /// A logical decoding message: one of ours inside a transaction is passed on, or says that this
+    /// definition ends here.
     pub(crate) fn message(
         &mut self,
         transaction: *mut pg_sys::ReorderBufferTXN,
         prefix: &[u8],
         content: &[u8],
-    ) {
+    ) -> Result<(), StreamError> {
         if transaction.is_null() || prefix != MESSAGE_PREFIX.as_bytes() {
-            return;
+            return Ok(());
         }
-        self.output.begin_once(transaction);
-        codec::encode_logical(self.output.frame.message(), content);
+        match published::read(content, &self.definition) {
+            published::Message::Newer(current) => {
+                return Err(StreamError::DefinitionNotCurrent {
+                    task: self.definition.task.clone(),
+                    asked: self.definition.definition_version,
+                    current,
+                });
+            }
+            published::Message::Other => {}
+            published::Message::Passed => {
+                self.output.begin_once(transaction);
+                codec::encode_logical(self.output.frame.message(), content);
+            }
+        }
+        Ok(())
     }
 
     /// # Safety

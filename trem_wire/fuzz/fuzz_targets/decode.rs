@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
         messages.iter().for_each(read_rows);
         let mut packed = Vec::new();
         packer.pack(&frame, &mut packed).expect("a frame can be packed");
-        let unpacked = repacked.unpack(&packed.into()).expect("a frame that was packed");
+        let unpacked = repacked.unpack(&packed).expect("a frame that was packed");
         assert_eq!(decode_frame(&unpacked).as_deref(), Ok(messages.as_slice()));
     }
 });
