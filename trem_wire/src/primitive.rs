@@ -3,21 +3,12 @@
 
 use crate::codec::DecodeError;
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
-    let (bytes, count) = varint(value);
-    out.extend_from_slice(&bytes[..count]);
-}
-
-/// A varint's bytes, and how many of them count.
-pub(crate) fn varint(mut value: u64) -> ([u8; 10], usize) {
-    let (mut bytes, mut last) = ([0; 10], 0);
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        bytes[last] = value as u8 | 0x80;
+        out.push(value as u8 | 0x80);
         value >>= 7;
-        last += 1;
     }
-    bytes[last] = value as u8;
-    (bytes, last + 1)
+    out.push(value as u8);
 }
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

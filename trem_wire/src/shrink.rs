@@ -38,7 +38,7 @@ use crate::codec::{
     TAG_UPDATE,
 };
 use crate::message::{UpdatedRow, UPDATE_HAS_OLD, UPDATE_HAS_UNCHANGED, UPDATE_HAS_UNKNOWN};
-use crate::primitive::{put_varint, unzigzag, varint, zigzag, Reader};
+use crate::primitive::{put_varint, unzigzag, zigzag, Reader};
 use columns::{Block, Fields, Past};
 
 /// A longer frame is left as it is.
@@ -293,8 +293,8 @@ pub const AS_IT_IS: &[u8] = &[0];
 #[derive(Default)]
 pub struct Expander {
     memory: Memory,
-    /// How many bytes the last run took to say how long it is.
-    length_bytes: usize,
+    /// How the last run said how long it is.
+    length: Vec<u8>,
 }
 
 impl Expander {
@@ -396,7 +396,7 @@ impl Expander {
         put_varint(out, u64::from(count));
         // The rows' length comes before them and is known after them. One run is like the next, so
         // mostly the place kept for it is right and nothing has to move.
-        let (length_at, length_bytes) = (out.len(), self.length_bytes);
+        let (length_at, length_bytes) = (out.len(), self.length.len());
         out.resize(length_at + length_bytes, 0);
         if kind == SHRUNK_UPDATE {
             self.updates(relation, rows, columns, (control, data), out)?;
@@ -410,9 +410,9 @@ impl Expander {
             }
         }
         let length = out.len() - length_at - length_bytes;
-        let (varint, count) = varint(length as u64);
-        self.length_bytes = count;
-        out.splice(length_at..length_at + length_bytes, varint.into_iter().take(count));
+        self.length.clear();
+        put_varint(&mut self.length, length as u64);
+        out.splice(length_at..length_at + length_bytes, self.length.iter().copied());
         Ok(())
     }
 
