@@ -114,6 +114,39 @@ fn check_pending(sql: &str) {
     pair.assert_same(ON_SOURCE, ON_TARGET);
 }
 
+/// A stream ends at a publish that is in the WAL. While nobody could see it the applier came back
+/// with the old definition, met the publish, and came back, without a pause.
+#[test]
+fn a_publish_that_nobody_sees_yet_is_waited_for() {
+    let mut pair = Pair::with_settings(&[("synchronous_commit", "local")], &[]);
+    copied(&mut pair);
+    pair.source_cluster.configure(&[("synchronous_standby_names", "'nobody'")]);
+    pair.source_cluster.reload();
+    wait_for("the setting", || pair.source.text("SHOW synchronous_standby_names") == "nobody");
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    pair.call(&["set_value('t', 'public.doc', 'u', '-u')"]);
+    let pending = Pending::write(&mut pair, "SELECT trem.start_task('t', keep => true)");
+    pair.source.exec(&format!("INSERT INTO doc VALUES (12, 12, 12, {})", noise("12")));
+    applier.wait_for_log("the definition changed");
+    let looks = "SELECT query_start FROM pg_stat_activity
+        WHERE application_name = 'trem:t:control'";
+    let mut seen = std::collections::BTreeSet::new();
+    wait_for("the applier to look for it again", || {
+        seen.extend(pair.source.value(looks));
+        seen.len() > 2
+    });
+    pending.release(&pair);
+    pair.catch_up("t", &mut applier);
+    applier.terminate();
+    assert_eq!(applier.log().matches("the definition changed").count(), 1);
+    pair.assert_same(
+        "SELECT id, v, CASE id WHEN 12 THEN -u ELSE u END, large, v || left(large, 8)
+         FROM doc WHERE v > 3 AND large > '0'",
+        ON_TARGET,
+    );
+}
+
 #[test]
 fn a_row_that_enters_the_filter_waits_until_the_source_shows_it() {
     check_pending("UPDATE doc SET v = 9 WHERE id = 3");

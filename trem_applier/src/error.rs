@@ -171,7 +171,12 @@ impl From<tokio_postgres::Error> for Error {
                 column: db.column(),
                 constraint: db.constraint(),
             };
-            return fields.into();
+            let mut error = Error::from(fields);
+            // That is for the plugin to say; in an ordinary session it is PostgreSQL's own.
+            if error.kind() == Kind::DefinitionNotCurrent {
+                error.0.kind = Kind::Server;
+            }
+            return error;
         }
         if error.is_closed() {
             return Error::new(Kind::ConnectionLost, "the server closed the connection");

@@ -25,6 +25,7 @@ mod pace;
 mod prepare;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use trem_wire::definition::Definition;
@@ -43,6 +44,12 @@ use crate::telemetry::Bars;
 
 /// How long an applier waits for one that holds the task before it says so.
 const LOCK_TIMEOUT: &str = "10s";
+
+/// A definition that was published is looked for again after this time; a notification is sooner.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// After this time it is said that it cannot be seen.
+const TOLD_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -93,12 +100,11 @@ impl Worker {
         let target = ConnInfo::from_target(&self.task.target)
             .map_err(|error| error.context("target endpoint"))?;
         let name = format!("{}:control", self.task.name);
-        let (control, session) = tokio::join!(
-            Control::connect(&self.source, &name),
-            Session::open(&target, &self.task.name, &self.task.task_id),
-        );
-        let control = control?;
-        let session = session.map_err(|error| at_target(error, &self.task.target))?;
+        let session = async {
+            let session = Session::open(&target, &self.task.name, &self.task.task_id).await;
+            session.map_err(|error| at_target(error, &self.task.target))
+        };
+        let (control, session) = tokio::try_join!(Control::connect(&self.source, &name), session)?;
         let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
         run.take_task().await?;
         run.life().await
@@ -164,7 +170,32 @@ impl Run {
                 return self.end(&definition, outcome).await;
             }
             tracing::info!(task = %self.name(), "the definition changed");
+            self.newer_than(definition.definition_version).await?;
         }
+    }
+
+    /// Waits until a newer definition is visible. The stream tells of it as soon as it is in the
+    /// WAL; while its commit waits for a synchronous standby nobody sees it yet.
+    async fn newer_than(&self, version: i64) -> Result<()> {
+        let mut stop = self.worker.stop.clone();
+        let began = Instant::now();
+        let mut told = false;
+        while self.control.definition(self.name()).await?.definition_version == version {
+            if !told && began.elapsed() >= TOLD_AFTER {
+                told = true;
+                tracing::warn!(
+                    task = %self.name(),
+                    "the task was published again and the new definition cannot be seen yet: its \
+                     commit waits for a synchronous standby of the source"
+                );
+            }
+            tokio::select! {
+                () = self.worker.wake.notified() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = stop.asked() => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     async fn load(&self, definition: &Arc<Definition>, fresh: Fresh) -> Result<()> {

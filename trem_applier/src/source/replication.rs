@@ -307,17 +307,22 @@ impl ReplicationStream {
     pub async fn finish(mut self) -> Result<()> {
         frontend::copy_done(self.wire.output());
         self.wire.flush().await?;
+        // The server tells of an error before it lets go of the slot.
+        let mut failure = None;
         loop {
             match self.wire.read().await {
                 Ok(Message { tag: b'Z', .. }) => break,
-                Ok(Message { tag: b'E', body }) => return Err(server_error(body)?),
+                Ok(Message { tag: b'E', body }) => failure = Some(server_error(body)?),
                 Ok(_) => {}
-                Err(error) if error.kind() == Kind::ConnectionLost => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == Kind::ConnectionLost => {
+                    return failure.map_or(Ok(()), Err);
+                }
+                Err(error) => return Err(failure.unwrap_or(error)),
             }
         }
         frontend::terminate(self.wire.output());
-        self.wire.flush().await
+        self.wire.flush().await?;
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -42,12 +42,14 @@ const EVENT_BYTES: usize = 64 * 1024;
 /// would cost more than what is in it, here, in the walsender and on the target.
 const PAUSE_LONG: Duration = Duration::from_millis(4);
 
-/// The same when frames are so many that a longer pause could fill the socket: of small ones it
-/// holds a few hundred.
+/// The same when so much comes in one pause that a longer one could fill the socket.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// So many in one pause are few.
-const FRAMES_FEW: usize = 48;
+/// About half of what the kernel lets a Unix socket hold.
+const SOCKET_BYTES_FEW: usize = 96 * 1024;
+
+/// What the kernel needs to keep a small message.
+const SOCKET_BYTES_EACH: usize = 1024;
 
 /// A stream that is less late keeps up.
 const LATE_MIN: Duration = Duration::from_millis(40);
@@ -85,7 +87,6 @@ impl Stream {
     where
         F: Future<Output = Result<(ReplicationStream, Duration)>> + Send + 'static,
     {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (confirmed, watched) = watch::channel(confirmed);
         let (opened, is_open) = oneshot::channel();
@@ -111,9 +112,9 @@ impl Stream {
             let _ = opened.send(Ok(()));
             let _ = end.send(pump.run(status_every).await);
         };
-        std::thread::Builder::new()
-            .name("trem-stream".to_owned())
-            .spawn(move || runtime.block_on(life))?;
+        std::thread::Builder::new().name("trem-stream".to_owned()).spawn(move || {
+            Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(life))
+        })?;
         is_open.await.unwrap_or_else(|_| Err(died()))?;
         Ok(Stream { events, confirmed, ended })
     }
@@ -168,7 +169,7 @@ struct Pump {
     late: Duration,
     /// Frames that arrived together, unpacked.
     frames: Vec<u8>,
-    /// Frames since the last pause.
+    /// Bytes that the socket held, since the last pause.
     at_once: usize,
     /// When the source sent the last of them.
     frame_sent_at: i64,
@@ -195,7 +196,8 @@ impl Pump {
                         continue;
                     }
                     // Nothing else runs in this thread.
-                    std::thread::sleep(if self.at_once > FRAMES_FEW { PAUSE } else { PAUSE_LONG });
+                    let few = self.at_once < SOCKET_BYTES_FEW;
+                    std::thread::sleep(if few { PAUSE_LONG } else { PAUSE });
                     self.at_once = 0;
                 }
             }
@@ -232,7 +234,7 @@ impl Pump {
                 Event::Frame { wal_start, sent_at, payload, .. } => {
                     self.received = self.received.max(wal_start);
                     self.frame_sent_at = sent_at;
-                    self.at_once += 1;
+                    self.at_once += payload.len() + SOCKET_BYTES_EACH;
                     unpacker.unpack_into(&payload, &mut self.frames)?;
                 }
                 Event::Keepalive { wal_end, reply_requested } => {

@@ -136,6 +136,9 @@ impl Run {
         progress: &Progress,
     ) -> Result<Option<Outcome>> {
         loop {
+            if self.stopping() {
+                return Ok(Some(Outcome::Stopped));
+            }
             let mut follow = match self.open(definition, progress).await {
                 Err(error) if error.kind() == Kind::DefinitionNotCurrent => return Ok(None),
                 opened => opened?,
@@ -198,10 +201,15 @@ impl Run {
     async fn reopen_session(&mut self) -> Result<()> {
         let task = &self.worker.task;
         let session = Session::open(&self.target, &task.name, &task.task_id).await?;
-        // The lock is free as soon as the server notices that the old session is gone.
         let old = std::mem::replace(&mut self.session, session);
         drop(old);
-        self.session.lock().await
+        let mut stop = self.worker.stop.clone();
+        // The lock is free as soon as the server notices that the old session is gone, or later if
+        // another applier was waiting for it.
+        tokio::select! {
+            locked = self.session.lock() => locked,
+            () = stop.asked() => Ok(()),
+        }
     }
 
     async fn open(&mut self, definition: &Arc<Definition>, progress: &Progress) -> Result<Follow> {
@@ -228,7 +236,7 @@ impl Run {
             reader: SourceReader(Reader::new(&self.worker.source, definition)),
             stream,
             barrier: self.send_barrier(definition),
-            counts: HashMap::new(),
+            counts: self.session.counts().clone(),
             recorded_at: now,
             record_now: false,
             checked_at: now,
