@@ -53,6 +53,7 @@ pub enum End {
 }
 
 struct Running {
+    worker: tokio::task::Id,
     stop: watch::Sender<bool>,
     wake: Arc<Notify>,
     reporter: Reporter,
@@ -216,19 +217,19 @@ impl Supervisor {
             reporter: reporter.clone(),
             bars: self.bars.clone(),
         };
-        self.workers.spawn(after(pause, stopped, worker));
+        let worker = self.workers.spawn(after(pause, stopped, worker)).id();
         let started_at = Instant::now() + pause;
-        let running = Running { stop, wake, reporter, started_at, failures, task };
+        let running = Running { worker, stop, wake, reporter, started_at, failures, task };
         self.running.insert(name, running);
     }
 
     async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         let (name, result) = match ended {
             Ok(ended) => ended,
-            Err(error) => {
-                self.failed = true;
-                tracing::error!("a worker died: {error}");
-                return;
+            Err(died) => {
+                let of = self.running.iter().find(|(_, running)| running.worker == died.id());
+                let Some(name) = of.map(|(name, _)| name.clone()) else { return };
+                (name, Err(Error::new(Kind::Internal, format!("the worker died: {died}"))))
             }
         };
         let Some(running) = self.running.remove(&name) else { return };

@@ -1,9 +1,9 @@
 //! The message that a publish leaves in the WAL.
 //!
-//! A stream is pinned to one definition, and the applier hears of a newer one by NOTIFY: a moment
-//! later than the next commit may be decoded. What was committed after the publish must not go by
-//! the old rules, a new mask's values least of all. So the publish writes a logical decoding message
-//! in its own transaction. Whoever decodes it under an earlier version ends the stream there, before
+//! A stream is pinned to one definition, and the applier hears of a newer one by NOTIFY: the next
+//! commit may be decoded sooner. What was committed after the publish must not go by the old rules,
+//! a new mask's values least of all. So the publish writes a logical decoding message in its own
+//! transaction. Whoever decodes it under an earlier version ends the stream there, before
 //! everything that was committed later, and the applier comes back with the new version.
 
 use trem_wire::definition::Definition;
