@@ -44,7 +44,7 @@ use super::place::Place;
 use super::progress;
 use super::progress::TableRecord;
 use super::reread::Reread;
-use super::setwise::{self, Running, Setwise};
+use super::setwise::{self, Running, Setwise, Work};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
@@ -65,6 +65,10 @@ pub struct Session {
     /// With us while no job runs.
     setwise: Option<Setwise>,
     job: Option<Running>,
+    /// A group that is whole, for when the job that runs has ended.
+    next: Option<Work>,
+    /// Where progress will be once everything that was handed over is carried out.
+    handed_lsn: Lsn,
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
@@ -111,6 +115,8 @@ impl Session {
             place,
             gather: Gather::default(),
             job: None,
+            next: None,
+            handed_lsn: Lsn::INVALID,
             on_error: OnError::Stop,
             failed: Vec::new(),
             unflushed: VecDeque::new(),
@@ -160,6 +166,7 @@ impl Session {
         progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
         self.client.batch_execute("SET synchronous_commit = off").await?;
         self.applied_lsn = applied_lsn;
+        self.handed_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
         self.changes.careful = careful;
         self.changes.skipped = exception::tables(&self.client, &self.task_id).await?;
@@ -347,6 +354,7 @@ impl Session {
         self.changes.leave();
         self.transaction = Transaction::Closed;
         self.applied_lsn = applied_lsn;
+        self.handed_lsn = applied_lsn;
         self.note_flush(Some(applied_lsn)).await
     }
 
@@ -356,10 +364,10 @@ impl Session {
         self.transaction != Transaction::Closed
     }
 
-    /// Looks how far the target has flushed, between groups. To be called now and then.
+    /// Looks how far the target has flushed, between groups. To be called now and then. A job looks
+    /// for itself.
     pub async fn check_flush(&mut self) -> Result<()> {
-        self.join().await?;
-        match self.unflushed.is_empty() || self.is_in_group() {
+        match self.unflushed.is_empty() || self.is_in_group() || self.has_job() {
             true => Ok(()),
             false => self.note_flush(None).await,
         }
