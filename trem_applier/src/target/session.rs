@@ -44,7 +44,7 @@ use super::place::Place;
 use super::progress;
 use super::progress::TableRecord;
 use super::reread::Reread;
-use super::setwise::{self, Running, Setwise, Work};
+use super::setwise::{self, Running, Setwise};
 use crate::apply::Action;
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
@@ -65,10 +65,6 @@ pub struct Session {
     /// With us while no job runs.
     setwise: Option<Setwise>,
     job: Option<Running>,
-    /// A group that is whole, for when the job that runs has ended.
-    next: Option<Work>,
-    /// Where progress will be once everything that was handed over is carried out.
-    handed_lsn: Lsn,
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
@@ -115,8 +111,6 @@ impl Session {
             place,
             gather: Gather::default(),
             job: None,
-            next: None,
-            handed_lsn: Lsn::INVALID,
             on_error: OnError::Stop,
             failed: Vec::new(),
             unflushed: VecDeque::new(),
@@ -166,7 +160,6 @@ impl Session {
         progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
         self.client.batch_execute("SET synchronous_commit = off").await?;
         self.applied_lsn = applied_lsn;
-        self.handed_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
         self.changes.careful = careful;
         self.changes.skipped = exception::tables(&self.client, &self.task_id).await?;
@@ -354,7 +347,6 @@ impl Session {
         self.changes.leave();
         self.transaction = Transaction::Closed;
         self.applied_lsn = applied_lsn;
-        self.handed_lsn = applied_lsn;
         self.note_flush(Some(applied_lsn)).await
     }
 
@@ -364,10 +356,10 @@ impl Session {
         self.transaction != Transaction::Closed
     }
 
-    /// Looks how far the target has flushed, between groups. To be called now and then. A job looks
-    /// for itself.
+    /// Looks how far the target has flushed, between groups. To be called now and then.
     pub async fn check_flush(&mut self) -> Result<()> {
-        match self.unflushed.is_empty() || self.is_in_group() || self.has_job() {
+        self.join().await?;
+        match self.unflushed.is_empty() || self.is_in_group() {
             true => Ok(()),
             false => self.note_flush(None).await,
         }

@@ -84,12 +84,6 @@ pub(super) struct Commit {
     pub(super) applied_lsn: Lsn,
 }
 
-/// What a job is to do.
-pub(super) struct Work {
-    pub(super) frame: Frame,
-    pub(super) tables: Vec<Gathered>,
-}
-
 /// What came of a job.
 pub(super) struct Done {
     pub(super) setwise: Setwise,
@@ -147,14 +141,14 @@ impl Setwise {
         Setwise { client, place, statements: Prepared::new() }
     }
 
-    pub(super) fn start(self, work: Work) -> Running {
-        Running(tokio::spawn(self.run(work)))
+    pub(super) fn start(self, frame: Frame, tables: Vec<Gathered>) -> Running {
+        Running(tokio::spawn(self.run(frame, tables)))
     }
 
-    pub(super) async fn run(mut self, work: Work) -> Result<Done> {
+    pub(super) async fn run(mut self, frame: Frame, tables: Vec<Gathered>) -> Result<Done> {
         let mut job =
             Job { pipeline: Pipeline::new(Arc::clone(&self.client)), conflicts: HashMap::new() };
-        let committed = match self.carry_out(&mut job, work).await {
+        let committed = match self.carry_out(&mut job, frame, tables).await {
             Ok(committed) => committed,
             Err(error) => return Err(job.root_cause(error).await),
         };
@@ -164,7 +158,8 @@ impl Setwise {
     async fn carry_out(
         &mut self,
         job: &mut Job,
-        Work { frame, tables }: Work,
+        frame: Frame,
+        tables: Vec<Gathered>,
     ) -> Result<Option<Committed>> {
         if let Some((old, new)) = frame.begin {
             job.pipeline.send_simple("BEGIN".to_owned()).await;

@@ -91,10 +91,10 @@ struct Follow {
 }
 
 impl Follow {
-    /// Hands in a message; after it the group ends if it is enough for a target that is not `full`.
-    fn receive(&mut self, message: Message, full: bool, actions: &mut Vec<Action>) -> Result<()> {
+    /// Hands in a message; after it the group ends if it is enough for a target that is not busy.
+    fn receive(&mut self, message: Message, busy: bool, actions: &mut Vec<Action>) -> Result<()> {
         hand_in(&mut self.apply, Event::Received(message), actions)?;
-        match pace::is_enough(self.apply.group_bytes()) && !full {
+        match pace::is_enough(self.apply.group_bytes()) && !busy {
             true => hand_in(&mut self.apply, Event::Idle, actions),
             false => Ok(()),
         }
@@ -285,7 +285,7 @@ impl Run {
             let event = tokio::select! {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
-                joined = self.session.job_ended(), if self.session.has_job() => {
+                joined = self.session.join(), if self.session.has_job() => {
                     joined?;
                     Wake::Ready
                 }
@@ -333,7 +333,7 @@ impl Run {
                     follow.pace.note(late);
                     for message in messages {
                         bytes += message_bytes(&message);
-                        follow.receive(message, self.session.is_full(), &mut actions)?;
+                        follow.receive(message, self.session.is_busy(), &mut actions)?;
                     }
                 }
                 StreamEvent::Passed { position, asked } => {
@@ -405,7 +405,6 @@ impl Run {
         });
         follow.counts = counts;
         if definition.options.on_error == OnError::SkipRow && !self.session.is_in_group() {
-            self.session.join().await?;
             self.tell_exceptions(definition, follow).await?;
         }
         if let Some(limit) = definition.options.wal_keep_bytes {

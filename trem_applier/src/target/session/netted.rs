@@ -2,9 +2,8 @@
 //!
 //! Changes of a table that may be netted wait in [`Gather`](super::Gather) until the group ends, or
 //! until they are too many, or until something in source order must come after them. The group is
-//! then carried out by a job in the background, and the next one is gathered meanwhile. When that is
-//! whole it waits for the job to end, so that the target need not wait for anybody. Whoever needs
-//! the connection, or the outcome, calls [`join`](Session::join) first.
+//! then carried out by a job in the background, and the next one is gathered meanwhile. Whoever
+//! needs the connection, or the outcome, calls [`join`](Session::join) first.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use trem_wire::Lsn;
 use super::{Session, Transaction};
 use crate::error::Result;
 use crate::target::layout::Layout;
-use crate::target::setwise::{Commit, Done, Frame, Running, Setwise, Work};
+use crate::target::setwise::{Commit, Done, Frame, Running, Setwise};
 
 /// Gathered changes are carried out when they take this much, even in the midst of a transaction.
 const GATHERED_BYTES_MAX: usize = 16 << 20;
@@ -80,8 +79,8 @@ impl Session {
             return Ok(());
         }
         let frame = Frame { begin: None, commit: None };
-        let work = Work { frame, tables: self.gather.take() };
-        let done = self.idle_setwise().run(work).await?;
+        let tables = self.gather.take();
+        let done = self.idle_setwise().run(frame, tables).await?;
         self.note_done(done);
         Ok(())
     }
@@ -95,9 +94,7 @@ impl Session {
         if begin.is_some() {
             self.transaction = Transaction::Locked;
         }
-        let frame = Frame { begin, commit: None };
-        let work = Work { frame, tables: self.gather.take() };
-        self.start_job(work);
+        self.start_job(Frame { begin, commit: None });
         Ok(())
     }
 
@@ -111,27 +108,22 @@ impl Session {
         parts && self.failed.is_empty()
     }
 
-    /// Has what is gathered carried out and committed: now, or right after the job that runs.
+    /// Starts to carry out what is gathered and to commit it.
     pub(super) async fn end_in_background(&mut self, applied_lsn: Lsn) -> Result<()> {
-        if self.is_full() {
-            self.job_ended().await?;
-        }
-        let here = std::mem::replace(&mut self.handed_lsn, applied_lsn);
+        self.join().await?;
+        let here = self.applied_lsn;
         let is_open = self.transaction == Transaction::Locked;
         let begin = (!is_open).then_some((here, applied_lsn));
         let commit = Some(Commit { moves_from: is_open.then_some(here), applied_lsn });
         self.transaction = Transaction::Closed;
         self.changes.leave();
-        let work = Work { frame: Frame { begin, commit }, tables: self.gather.take() };
-        match self.job {
-            None => self.start_job(work),
-            Some(_) => self.next = Some(work),
-        }
+        self.start_job(Frame { begin, commit });
         Ok(())
     }
 
-    fn start_job(&mut self, work: Work) {
-        self.job = Some(self.idle_setwise().start(work));
+    fn start_job(&mut self, frame: Frame) {
+        let tables = self.gather.take();
+        self.job = Some(self.idle_setwise().start(frame, tables));
     }
 
     fn idle_setwise(&mut self) -> Setwise {
@@ -148,28 +140,12 @@ impl Session {
         self.job.as_ref().is_some_and(|job| !job.is_finished())
     }
 
-    /// A job runs, and what comes next is whole, too.
-    pub fn is_full(&self) -> bool {
-        self.next.is_some()
-    }
-
-    /// Waits for the job that runs, if one does, and starts the next. Cancel safe.
-    pub async fn job_ended(&mut self) -> Result<()> {
+    /// Waits for the job that runs, if one does. Cancel safe.
+    pub async fn join(&mut self) -> Result<()> {
         let Some(job) = &mut self.job else { return Ok(()) };
         let done = Running::done(job).await;
         self.job = None;
         self.note_done(done?);
-        if let Some(work) = self.next.take() {
-            self.start_job(work);
-        }
-        Ok(())
-    }
-
-    /// Waits until everything that was handed over is carried out. Cancel safe.
-    pub async fn join(&mut self) -> Result<()> {
-        while self.has_job() {
-            self.job_ended().await?;
-        }
         Ok(())
     }
 
