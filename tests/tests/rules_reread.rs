@@ -90,18 +90,23 @@ fn see_it_wait(pair: &mut Pair) {
     });
 }
 
-/// A change that needs rows to be read again, which the source does not show yet.
-#[track_caller]
-fn check_pending(sql: &str) {
+/// Follows a source where whoever asks for it waits for a standby that nobody is.
+fn following_without_standby() -> (Pair, Applier) {
     // Only the writer waits for standbys: what TREM writes on the source is not the matter here.
-    let settings = [("synchronous_commit", "local")];
-    let mut pair = Pair::with_settings(&settings, &[]);
+    let mut pair = Pair::with_settings(&[("synchronous_commit", "local")], &[]);
     copied(&mut pair);
     pair.source_cluster.configure(&[("synchronous_standby_names", "'nobody'")]);
     pair.source_cluster.reload();
     wait_for("the setting", || pair.source.text("SHOW synchronous_standby_names") == "nobody");
-    let mut applier = pair.applier("t");
+    let applier = pair.applier("t");
     pair.wait_for_phase("t", "cdc");
+    (pair, applier)
+}
+
+/// A change that needs rows to be read again, which the source does not show yet.
+#[track_caller]
+fn check_pending(sql: &str) {
+    let (mut pair, mut applier) = following_without_standby();
     let before = pair.target.rows("SELECT id, v, mixed FROM doc ORDER BY id");
     let pending = Pending::write(&mut pair, sql);
     see_it_wait(&mut pair);
@@ -118,13 +123,7 @@ fn check_pending(sql: &str) {
 /// with the old definition, met the publish, and came back, without a pause.
 #[test]
 fn a_publish_that_nobody_sees_yet_is_waited_for() {
-    let mut pair = Pair::with_settings(&[("synchronous_commit", "local")], &[]);
-    copied(&mut pair);
-    pair.source_cluster.configure(&[("synchronous_standby_names", "'nobody'")]);
-    pair.source_cluster.reload();
-    wait_for("the setting", || pair.source.text("SHOW synchronous_standby_names") == "nobody");
-    let mut applier = pair.applier("t");
-    pair.wait_for_phase("t", "cdc");
+    let (mut pair, mut applier) = following_without_standby();
     pair.call(&["set_value('t', 'public.doc', 'u', '-u')"]);
     let pending = Pending::write(&mut pair, "SELECT trem.start_task('t', keep => true)");
     pair.source.exec(&format!("INSERT INTO doc VALUES (12, 12, 12, {})", noise("12")));

@@ -200,14 +200,20 @@ fn wait_for_table(pair: &mut Pair, table: &str) {
     trem_tests::wait_for("the new table to be copied", || source.holds(&live));
 }
 
-/// A filter that is taken back lets new rows pass, and only after it was published.
-#[test]
-fn a_rule_that_changes_counts_from_when_it_is_published() {
+/// A task over one empty table, not started, and everything that will pass.
+fn recorded_item() -> (Pair, Recorder) {
     let mut pair = Pair::new();
     let recorder = pair.record();
     pair.source.exec("CREATE TABLE item (id int PRIMARY KEY, v text)");
     let options = r#"{"compression": "none"}"#;
     pair.create_task_with("t", &["public.item"], "full_load_and_cdc", options);
+    (pair, recorder)
+}
+
+/// A filter that is taken back lets new rows pass, and only after it was published.
+#[test]
+fn a_rule_that_changes_counts_from_when_it_is_published() {
+    let (mut pair, recorder) = recorded_item();
     pair.call(&["set_value('t', 'public.item', 'v', 'NULL')"]);
     pair.start_task("t");
     let mut applier = pair.applier("t");
@@ -232,11 +238,7 @@ fn a_rule_that_changes_counts_from_when_it_is_published() {
 /// written right after a mask was published arrived raw.
 #[test]
 fn what_is_committed_after_a_publish_goes_by_its_rules_at_once() {
-    let mut pair = Pair::new();
-    let recorder = pair.record();
-    pair.source.exec("CREATE TABLE item (id int PRIMARY KEY, v text)");
-    let options = r#"{"compression": "none"}"#;
-    pair.create_task_with("t", &["public.item"], "full_load_and_cdc", options);
+    let (mut pair, recorder) = recorded_item();
     pair.start_task("t");
     let mut applier = pair.applier("t");
     pair.source.exec("INSERT INTO item VALUES (1, 'shown'), (2, 'shown')");
