@@ -34,6 +34,7 @@ mod relation;
 mod rules;
 mod session;
 mod tuple;
+mod turn;
 
 use std::ffi::{c_char, c_int, CStr};
 
@@ -44,7 +45,8 @@ use error::StreamError;
 pub(crate) use leaf_rows::LeafRows;
 use session::Session;
 
-/// Called by the server when it loads the library as an output plugin.
+/// Called by the server when it loads the library as an output plugin. There is no filter by
+/// origin: what a source applies from elsewhere is its data too.
 ///
 /// # Safety
 /// `callbacks` points to the server's table of callbacks.
@@ -61,7 +63,6 @@ pub unsafe extern "C-unwind" fn _PG_output_plugin_init(
     callbacks.truncate_cb = Some(truncate);
     callbacks.commit_cb = Some(commit);
     callbacks.message_cb = Some(message);
-    callbacks.filter_by_origin_cb = Some(filter_by_origin);
     callbacks.shutdown_cb = Some(shutdown);
 }
 
@@ -194,13 +195,4 @@ unsafe extern "C-unwind" fn message(
             raise_on_error(session.message(transaction, prefix, content));
         }
     }
-}
-
-/// Changes of every origin are wanted: what a source applies from elsewhere is its data too.
-#[pg_guard]
-unsafe extern "C-unwind" fn filter_by_origin(
-    _context: *mut pg_sys::LogicalDecodingContext,
-    _origin: pg_sys::RepOriginId,
-) -> bool {
-    false
 }

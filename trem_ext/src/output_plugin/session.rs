@@ -17,6 +17,7 @@ use super::error::StreamError;
 use super::options::Options;
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
+use super::turn::Turn;
 use crate::pg::{self, PinnedSettings};
 use crate::published;
 
@@ -33,6 +34,7 @@ pub(crate) struct Session {
     /// The current memory context of every callback that may allocate; reset for each change.
     memory: pg_sys::MemoryContext,
     skipped: u32,
+    _turn: Option<Turn>,
 }
 
 /// Puts back the memory context that the server had set.
@@ -73,6 +75,8 @@ impl Session {
             settings: pinned.settings,
             rules: pinned.rules,
             definition,
+            // SAFETY: as above.
+            _turn: unsafe { Turn::take_over(context) },
         })
     }
 
