@@ -2,7 +2,9 @@
 //! and definitions that change while it runs. Each is told with its remedy; what passes by itself
 //! is survived.
 
-use trem_tests::{wait_for, Cluster, Pair};
+use std::process::Command;
+
+use trem_tests::{server_programs, wait_for, Cluster, Pair};
 
 const ITEM: &str = "CREATE TABLE item (id int PRIMARY KEY, v text);
     INSERT INTO item SELECT n, 'v' FROM generate_series(1, 100) n";
@@ -290,6 +292,49 @@ fn check_goes_on(disturb: impl FnOnce(&mut Pair)) {
 #[test]
 fn a_restart_of_the_source_is_survived() {
     check_goes_on(|pair| pair.source_cluster.restart());
+}
+
+/// Its shutdown waits until the client has confirmed exactly what the walsender noted as sent, also
+/// when the source told of that position before and it was not worth recording then.
+#[test]
+fn a_source_that_shuts_down_is_let_go() {
+    let mut pair = started();
+    let mut applier = serving(&mut pair);
+    for round in 0..3 {
+        let value = format!("round {round}");
+        pair.source.exec(&format!("UPDATE item SET v = '{value}'"));
+        let there = format!("SELECT count(*) = 100 FROM public.item WHERE v = '{value}'");
+        wait_for("the last change on the target", || pair.target.holds(&there));
+        pair.source_cluster.restart();
+        pair.reconnect();
+    }
+    pair.catch_up("t", &mut applier);
+    applier.terminate();
+    pair.assert_same_table("public.item");
+}
+
+/// As above, for the walsender's half: we decode records in its turns, and it must note them. There
+/// is no applier here, whose reports would give it something else to note.
+#[test]
+fn a_source_that_shuts_down_has_noted_all_that_it_sent() {
+    let mut pair = started();
+    pair.replicate("t");
+    let received = pair.source_cluster.folder().join("received");
+    let mut client = Command::new(server_programs().join("pg_recvlogical"))
+        .args(["-d", &pair.source_cluster.conninfo("shop", "postgres")])
+        .args(["--slot=trem_t", "--start", "--no-loop", "--status-interval=1"])
+        .args(["--fsync-interval=1", "-o", "task=t", "-o", "definition_version=1"])
+        .args(["-o", "proto_version=1", "-o", "compression=none", "-f"])
+        .arg(&received)
+        .spawn()
+        .expect("to start pg_recvlogical");
+    let sent = || std::fs::metadata(&received).map_or(0, |file| file.len());
+    let value = "what is sent in one turn";
+    pair.source.exec(&format!("UPDATE item SET v = '{value}'"));
+    wait_for("the change to be sent", || sent() > 100 * value.len() as u64);
+    pair.source_cluster.stop();
+    client.wait().expect("the end of pg_recvlogical");
+    pair.source_cluster.start();
 }
 
 #[test]

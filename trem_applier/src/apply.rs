@@ -37,8 +37,9 @@ pub enum Event {
     Received(Message),
     /// Everything that has arrived was handed in.
     Idle,
-    /// The source has nothing for us up to this position.
-    Passed(Lsn),
+    /// The source has nothing for us up to this position, which is worth a transaction of its own
+    /// on the target or not: later positions tell the same.
+    Passed { position: Lsn, record: bool },
 }
 
 /// What to do on the target, in order.
@@ -70,6 +71,9 @@ pub enum Action {
         token: String,
     },
 }
+
+/// Bytes that a changed row takes beside its own until it is applied: rows are netted by key.
+const NETTED: usize = 96;
 
 /// When a group is large.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +146,8 @@ pub struct Apply {
     announced: bool,
     group: Group,
     applied_lsn: Lsn,
+    /// What the last commit or advance was told to record.
+    recorded_lsn: Lsn,
 }
 
 /// What the open group holds so far.
@@ -163,6 +169,7 @@ impl Apply {
             announced: false,
             group: Group::default(),
             applied_lsn,
+            recorded_lsn: applied_lsn,
         }
     }
 
@@ -180,7 +187,7 @@ impl Apply {
         self.group.transactions > 0 && self.open.is_none()
     }
 
-    /// The rows that wait for the group's commit, or were handed out for it, in bytes.
+    /// What the rows take that wait for the group's commit, or were handed out for it, in bytes.
     pub fn group_bytes(&self) -> usize {
         self.group.bytes
     }
@@ -204,10 +211,13 @@ impl Apply {
                 }
                 Ok(())
             }
-            Event::Passed(position) => {
-                if self.at_boundary() && position > self.applied_lsn {
-                    self.moved_to(position);
-                    actions.push(Action::Advance { applied_lsn: position });
+            Event::Passed { position, record } => {
+                if self.at_boundary() {
+                    self.moved_to(position.max(self.applied_lsn));
+                    if record && self.applied_lsn > self.recorded_lsn {
+                        self.recorded_lsn = self.applied_lsn;
+                        actions.push(Action::Advance { applied_lsn: self.applied_lsn });
+                    }
                 }
                 Ok(())
             }
@@ -225,9 +235,9 @@ impl Apply {
             Message::Relation(relation) => {
                 self.relations.insert(relation.oid, relation);
             }
-            Message::Insert(run) => self.change("insert", run, Action::Insert, actions)?,
-            Message::Update(run) => self.change("update", run, Action::Update, actions)?,
-            Message::Delete(run) => self.change("delete", run, Action::Delete, actions)?,
+            Message::Insert(run) => self.change("insert", run, Action::Insert, 0, actions)?,
+            Message::Update(run) => self.change("update", run, Action::Update, NETTED, actions)?,
+            Message::Delete(run) => self.change("delete", run, Action::Delete, NETTED, actions)?,
             Message::Truncate(truncate) => {
                 let begin = *self.inside("truncate")?;
                 let mut relations = Vec::with_capacity(truncate.relations.len());
@@ -275,12 +285,13 @@ impl Apply {
         message: &'static str,
         run: Run,
         action: fn(Arc<Relation>, Run) -> Action,
+        row_cost: usize,
         actions: &mut Vec<Action>,
     ) -> Result<(), ApplyError> {
         let begin = *self.inside(message)?;
         let relation = self.relation(run.relation)?;
         if !self.is_copied(run.relation, &begin) {
-            self.group.bytes += run.rows.len();
+            self.group.bytes += run.rows.len() + run.row_count as usize * row_cost;
             self.announce(&begin, actions);
             actions.push(action(relation, run));
         }
@@ -320,6 +331,7 @@ impl Apply {
         let group = std::mem::take(&mut self.group);
         if group.transactions > 0 {
             let transactions = group.transactions;
+            self.recorded_lsn = self.applied_lsn;
             actions.push(Action::Commit { applied_lsn: self.applied_lsn, transactions });
         }
     }

@@ -47,6 +47,10 @@ fn received(messages: Vec<Message>) -> impl Iterator<Item = Event> {
     messages.into_iter().map(Event::Received)
 }
 
+fn passed(position: u64) -> Event {
+    Event::Passed { position: Lsn(position), record: true }
+}
+
 fn plain() -> Apply {
     Apply::new(Lsn(100), HashMap::new(), Limits::default())
 }
@@ -77,7 +81,7 @@ fn a_group_never_ends_inside_a_source_transaction() {
     let mut apply = plain();
     feed(&mut apply, received(vec![begin(1, 110), Message::Relation(relation(7).into())]));
     feed(&mut apply, received(vec![Message::Insert(run(7))]));
-    assert_eq!(feed(&mut apply, [Event::Idle, Event::Passed(Lsn(105))]), []);
+    assert_eq!(feed(&mut apply, [Event::Idle, passed(105)]), []);
     assert!(!apply.at_boundary());
 }
 
@@ -95,17 +99,28 @@ fn a_large_group_ends_at_the_next_commit() {
     assert_eq!(actions[2], Action::Commit { applied_lsn: Lsn(120), transactions: 1 });
 }
 
+/// The source told of the position before, as it does now and then, and asks when it shuts down:
+/// then it waits until just this position is confirmed.
+#[test]
+fn a_position_that_was_not_worth_recording_is_recorded_when_the_source_asks() {
+    let mut apply = plain();
+    let position = Lsn(150);
+    assert_eq!(feed(&mut apply, [Event::Passed { position, record: false }]), []);
+    assert_eq!(feed(&mut apply, [passed(150)]), [Action::Advance { applied_lsn: position }]);
+    assert_eq!(feed(&mut apply, [passed(150)]), []);
+}
+
 #[test]
 fn an_idle_position_moves_progress_only_between_groups() {
     let mut apply = plain();
     assert_eq!(
-        feed(&mut apply, [Event::Passed(Lsn(150)), Event::Passed(Lsn(150))]),
+        feed(&mut apply, [passed(150), passed(150)]),
         [Action::Advance { applied_lsn: Lsn(150) }]
     );
     feed(&mut apply, received(vec![begin(1, 160), commit(170)]));
-    assert_eq!(feed(&mut apply, [Event::Passed(Lsn(200))]), []);
+    assert_eq!(feed(&mut apply, [passed(200)]), []);
     assert_eq!(
-        feed(&mut apply, [Event::Idle, Event::Passed(Lsn(200))]),
+        feed(&mut apply, [Event::Idle, passed(200)]),
         [
             Action::Commit { applied_lsn: Lsn(170), transactions: 1 },
             Action::Advance { applied_lsn: Lsn(200) }

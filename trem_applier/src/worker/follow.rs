@@ -80,8 +80,6 @@ struct Follow {
     barrier: Option<Barrier>,
     counts: HashMap<u32, Counts>,
     recorded_at: Instant,
-    /// The source asks for our position: a server that shuts down waits for it.
-    record_now: bool,
     checked_at: Instant,
     /// The last record of a skipped row that the source was told of.
     told: i64,
@@ -238,7 +236,6 @@ impl Run {
             barrier: self.send_barrier(definition),
             counts: self.session.counts().clone(),
             recorded_at: now,
-            record_now: false,
             checked_at: now,
             told: 0,
             ending: None,
@@ -285,11 +282,11 @@ impl Run {
             let event = tokio::select! {
                 event = follow.stream.next() => Wake::Stream(event?),
                 _ = tick.tick() => Wake::Tick,
-                joined = self.session.join(), if self.session.has_job() => {
-                    joined?;
+                moved = self.session.job_moved(), if self.session.has_job() => {
+                    moved?;
                     Wake::Ready
                 }
-                () = follow.pace.due(), if !self.session.has_job() => Wake::Ready,
+                () = follow.pace.due(), if !self.session.is_busy() => Wake::Ready,
                 () = wake.notified() => Wake::Changed,
                 () = stop.asked(), if follow.stop_by.is_none() => Wake::Stop,
             };
@@ -337,10 +334,12 @@ impl Run {
                     }
                 }
                 StreamEvent::Passed { position, asked } => {
-                    follow.record_now |= asked;
+                    // A server that shuts down asks, and waits until it is confirmed.
+                    let record = asked || follow.recorded_at.elapsed() >= IDLE_RECORD_EVERY;
                     follow.pace.note(Duration::ZERO);
                     hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
-                    hand_in(&mut follow.apply, Event::Passed(position), &mut actions)?;
+                    let passed = Event::Passed { position, record };
+                    hand_in(&mut follow.apply, passed, &mut actions)?;
                 }
             }
             if bytes >= BATCH_BYTES || follow.ending.is_some() {
@@ -360,10 +359,7 @@ impl Run {
         self.carry_out(follow, actions).await
     }
 
-    async fn carry_out(&mut self, follow: &mut Follow, mut actions: Vec<Action>) -> Result<()> {
-        let record_now = std::mem::take(&mut follow.record_now);
-        let record_idle = record_now || follow.recorded_at.elapsed() >= IDLE_RECORD_EVERY;
-        actions.retain(|action| record_idle || !matches!(action, Action::Advance { .. }));
+    async fn carry_out(&mut self, follow: &mut Follow, actions: Vec<Action>) -> Result<()> {
         let mut reached = false;
         for action in &actions {
             match action {
@@ -393,7 +389,11 @@ impl Run {
 
     /// What is done now and then: confirm what became durable, report, keep the slot in bounds.
     async fn look(&mut self, definition: &Definition, follow: &mut Follow) -> Result<()> {
-        self.session.check_flush().await?;
+        // A job that runs brings the positions itself; what it takes in meanwhile must not wait.
+        let tells = definition.options.on_error == OnError::SkipRow;
+        if tells || !self.session.is_busy() {
+            self.session.check_flush().await?;
+        }
         let durable = self.session.durable_lsn();
         follow.stream.confirm(durable);
         let counts = self.session.counts().clone();
@@ -404,7 +404,7 @@ impl Run {
             report.add_counts(&follow.counts, &counts);
         });
         follow.counts = counts;
-        if definition.options.on_error == OnError::SkipRow && !self.session.is_in_group() {
+        if tells && !self.session.is_in_group() {
             self.tell_exceptions(definition, follow).await?;
         }
         if let Some(limit) = definition.options.wal_keep_bytes {

@@ -70,7 +70,8 @@ fn follow(
         let at_end = message.is_none();
         let events = message.map(Event::Received).into_iter();
         let idle = (at_end || random.below(8) == 0).then_some(Event::Idle);
-        let passed = at_end.then(|| Event::Passed(Lsn(history.end().0 + 1)));
+        let passed =
+            at_end.then(|| Event::Passed { position: Lsn(history.end().0 + 1), record: true });
         for event in events.chain(idle).chain(passed) {
             apply.handle(event, &mut actions).expect("a well-formed stream");
         }
