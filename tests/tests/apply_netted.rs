@@ -224,6 +224,23 @@ fn rows_that_someone_took_from_the_target_come_back() {
     assert_eq!(pair.conflicts(), 3);
 }
 
+/// A large transaction is carried out in parts. What the first part found must be known before the
+/// last one commits, which by itself has nothing to wait for.
+#[test]
+fn a_row_that_is_missing_in_the_first_part_of_a_large_transaction_comes_back() {
+    let mut pair = with_item(PLAIN);
+    pair.target.exec("DELETE FROM item WHERE id = 2");
+    pair.expect_log("anew, carefully");
+    pair.source.exec(
+        "BEGIN;
+         UPDATE item SET v = repeat('as large as half a part', 650000) WHERE id <= 2;
+         INSERT INTO item SELECT n, 'new', 0 FROM generate_series(2001, 2100) n;
+         COMMIT",
+    );
+    pair.replicate("t");
+    pair.assert_same_table(ITEM);
+}
+
 #[test]
 fn a_delete_of_rows_that_are_gone_is_counted() {
     let mut pair = with_item(PLAIN);

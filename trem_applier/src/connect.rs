@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{self, SslMode, SslNegotiation};
 use tokio_postgres::{AsyncMessage, Connection, Notification, SimpleQueryMessage};
 use trem_wire::settings::PINNED;
@@ -47,6 +48,7 @@ pub struct Client {
     // Dropped first: the driver then sends what is queued and Terminate.
     inner: tokio_postgres::Client,
     _open: oneshot::Sender<()>,
+    driver: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<Error>>>,
     version: u32,
     info: ConnInfo,
@@ -73,6 +75,12 @@ impl Client {
     /// The server's version as server_version_num has it: 150020.
     pub fn server_version(&self) -> u32 {
         self.version
+    }
+
+    /// The task that drives the connection, for whoever wants to see its end. A second call returns
+    /// nothing.
+    pub fn take_driver(&mut self) -> Option<JoinHandle<()>> {
+        self.driver.take()
     }
 
     /// Why the connection ended, if it did and the server or the network gave a reason. A second
@@ -136,7 +144,7 @@ impl Login for SqlLogin {
             notifications: self.notifications.clone(),
             failure: failure.clone(),
         };
-        tokio::spawn(driver.run(dropped));
+        let driver = Some(tokio::spawn(driver.run(dropped)));
         inner.batch_execute(&format!("{}; {SETTINGS_IF_KNOWN}", settings())).await?;
         if let Some(question) = attrs_question(attrs) {
             let answer = inner.simple_query(question).await?;
@@ -146,7 +154,7 @@ impl Login for SqlLogin {
             attrs_answer(attrs, yes)?;
         }
         let (info, host) = (info.clone(), host.clone());
-        Ok(Client { inner, _open: open, failure, version, info, host, encrypted })
+        Ok(Client { inner, _open: open, driver, failure, version, info, host, encrypted })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod session;
 mod setwise;
 mod skipped;
 mod statement;
+mod thread;
 
 pub use changes::{copy_bytes, Counts, COPY_HEAD, COPY_TAIL};
 pub(crate) use statement::quote_table;

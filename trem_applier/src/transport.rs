@@ -58,6 +58,9 @@ impl From<Error> for OpenError {
     }
 }
 
+/// Asked for, to be sent through a Unix socket while the server is at work.
+const UNIX_SEND_BYTES: usize = 1 << 20;
+
 impl Transport {
     pub(crate) async fn open(
         info: &ConnInfo,
@@ -104,6 +107,8 @@ impl Socket {
             Address::Unix(folder) => {
                 let path = host.socket_path(folder);
                 let stream = UnixStream::connect(&path).await.map_err(|e| unreachable(&e))?;
+                // The kernel gives what it is allowed to; more of it means fewer wake-ups.
+                SockRef::from(&stream).set_send_buffer_size(UNIX_SEND_BYTES)?;
                 Ok(Socket::Unix(stream))
             }
             Address::Tcp { dial: Some(ip), .. } => {

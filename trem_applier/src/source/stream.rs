@@ -16,12 +16,17 @@
 //! `applied_lsn` on the target.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{ready, Future};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::codec::{decode_frame, FRAME_BYTES};
@@ -53,6 +58,9 @@ const SOCKET_BYTES_EACH: usize = 1024;
 
 /// A stream that is less late keeps up.
 const LATE_MIN: Duration = Duration::from_millis(40);
+
+/// How long the thread waits for room before it looks whether a status is due.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 
 /// A position that is newly confirmed is told at once, but no more often than this.
 const STATUS_APART: Duration = Duration::from_millis(100);
@@ -112,7 +120,7 @@ impl Stream {
             let _ = opened.send(Ok(()));
             let _ = end.send(pump.run(status_every).await);
         };
-        std::thread::Builder::new().name("trem-stream".to_owned()).spawn(move || {
+        thread::Builder::new().name("trem-stream".to_owned()).spawn(move || {
             Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(life))
         })?;
         is_open.await.unwrap_or_else(|_| Err(died()))?;
@@ -186,6 +194,13 @@ impl Pump {
         let events = self.events.clone();
         let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
+            while let Some(event) = waiting.pop_front() {
+                if let Err(TrySendError::Full(event)) = events.try_send(event) {
+                    waiting.push_front(event);
+                    wait_for_room(&events);
+                    break;
+                }
+            }
             if waiting.is_empty() {
                 if let Some(failure) = self.failure.take() {
                     return Err(failure);
@@ -197,25 +212,21 @@ impl Pump {
                     }
                     // Nothing else runs in this thread.
                     let few = self.at_once < SOCKET_BYTES_FEW;
-                    std::thread::sleep(if few { PAUSE_LONG } else { PAUSE });
+                    thread::sleep(if few { PAUSE_LONG } else { PAUSE });
                     self.at_once = 0;
                 }
             }
             tokio::select! {
-                permit = events.reserve(), if !waiting.is_empty() => {
-                    match (permit, waiting.pop_front()) {
-                        (Ok(permit), Some(event)) => permit.send(event),
-                        _ => return self.finish().await,
-                    }
-                }
-                event = self.stream.next(), if waiting.is_empty() => {
-                    self.received(event?, &mut unpacker, &mut waiting).await?;
-                }
+                biased;
                 () = events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await?,
                 Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
                     self.send_status().await?;
                 }
+                event = self.stream.next(), if waiting.is_empty() => {
+                    self.received(event?, &mut unpacker, &mut waiting).await?;
+                }
+                () = ready(()), if !waiting.is_empty() => {}
             }
         }
     }
@@ -304,6 +315,27 @@ impl Pump {
 
 fn died() -> Error {
     Error::new(Kind::Internal, "the thread that reads the stream died")
+}
+
+/// Waits until half of the events were taken, or for a while. The thread really sleeps: nothing
+/// else runs in it, and in the runtime it would be woken by every frame that arrives.
+fn wait_for_room(events: &mpsc::Sender<StreamEvent>) {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut room = pin!(tokio::task::unconstrained(events.reserve_many(EVENTS_MAX / 2)));
+    let until = Instant::now() + ROOM_WAIT;
+    while room.as_mut().poll(&mut context).is_pending() {
+        match until.checked_duration_since(Instant::now()) {
+            Some(left) => thread::park_timeout(left),
+            None => return,
+        }
+    }
 }
 
 /// How long after its commit the last of these transactions was sent.

@@ -45,8 +45,9 @@ use super::progress;
 use super::progress::TableRecord;
 use super::reread::Reread;
 use super::setwise::{self, Running, Setwise};
+use super::thread::Thread;
 use crate::apply::Action;
-use crate::connect::{connect, Client};
+use crate::connect::Client;
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Result};
 
@@ -54,17 +55,21 @@ mod netted;
 
 pub struct Session {
     client: Arc<Client>,
+    thread: Thread,
     task_id: String,
     owner: Uuid,
-    /// The position that the open or next transaction starts from.
+    /// The last position that was committed.
     applied_lsn: Lsn,
+    /// The last one whose commit a job was started for: the next transaction starts from it.
+    sent_lsn: Lsn,
     transaction: Transaction,
     place: Place,
     changes: Changes,
     gather: Gather,
-    /// With us while no job runs.
+    /// With us while no job is sending.
     setwise: Option<Setwise>,
-    job: Option<Running>,
+    /// The last may be sending; one before it may still be reading its results.
+    jobs: VecDeque<Running>,
     on_error: OnError,
     /// Rows of the open group that are to be recorded.
     failed: Vec<Failed>,
@@ -86,7 +91,7 @@ impl Session {
     /// Opens the session in which changes are applied. Takes no lock yet.
     pub async fn open(info: &ConnInfo, task: &str, task_id: &str) -> Result<Self> {
         let info = info.with_application_name(&format!("trem:{task}:apply"));
-        let client = connect(&info).await?;
+        let (thread, client) = Thread::connect(&info).await?;
         client.batch_execute("SET synchronous_commit = off; SET lock_timeout = 0").await?;
         // Without the right to it, triggers fire and foreign keys are checked, in source order.
         let replica = "SET session_replication_role = replica";
@@ -97,20 +102,21 @@ impl Session {
                 Error::from(error)
             );
         }
-        let client = Arc::new(client);
         let owner = Uuid::new_v4();
         let place = Place::new(task_id, owner);
         Ok(Session {
             setwise: Some(Setwise::new(Arc::clone(&client), place.clone())),
             changes: Changes::new(Pipeline::new(Arc::clone(&client)), task_id),
             client,
+            thread,
             task_id: task_id.to_owned(),
             owner,
             applied_lsn: Lsn::INVALID,
+            sent_lsn: Lsn::INVALID,
             transaction: Transaction::Closed,
             place,
             gather: Gather::default(),
-            job: None,
+            jobs: VecDeque::new(),
             on_error: OnError::Stop,
             failed: Vec::new(),
             unflushed: VecDeque::new(),
@@ -160,6 +166,7 @@ impl Session {
         progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
         self.client.batch_execute("SET synchronous_commit = off").await?;
         self.applied_lsn = applied_lsn;
+        self.sent_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
         self.changes.careful = careful;
         self.changes.skipped = exception::tables(&self.client, &self.task_id).await?;
@@ -347,6 +354,7 @@ impl Session {
         self.changes.leave();
         self.transaction = Transaction::Closed;
         self.applied_lsn = applied_lsn;
+        self.sent_lsn = applied_lsn;
         self.note_flush(Some(applied_lsn)).await
     }
 

@@ -13,26 +13,39 @@
 //! target transaction, or goes on in one; it commits it, or leaves it open for more.
 //!
 //! # States
-//! [`Setwise`] is what a job needs: it is either with the session, or with the job that runs in the
-//! background, and comes back with its [`Done`]. While a job runs nobody else uses the connection:
-//! every other statement waits for the job first. So there is one order of statements, and the next
-//! group's compare-and-set expects what the last one wrote.
+//! ```text
+//! session:  | sort 1 | gather 2 ..    | sort 2 | gather 3 ..
+//! job 1:             | send .. COMMIT | results |
+//! job 2:                                       | send ..
+//! ```
+//! [`Setwise`] is what it takes to send: it is either with the session, or with the one job that is
+//! sending. A job that has sent everything gives it back, and then reads its last results while the
+//! next job sends, so the target need not wait for us between two groups. While there is a job
+//! nobody else uses the connection: every other statement waits for its end first. So there is one
+//! order of statements, and the next group's compare-and-set expects what the last one wrote.
 //!
 //! # Crash argument
-//! COMMIT is sent when every result of the transaction was read and is as expected. An update that
-//! found fewer rows than were netted is [`Kind::RowMissing`]: nothing is committed, the session is
-//! thrown away, and the stream starts again at the durable `applied_lsn`, in source order. A job
-//! that is dropped half way has sent no COMMIT or its transaction was whole.
+//! A statement that fails aborts its transaction on the server, and its COMMIT is a rollback; the
+//! next job's compare-and-set then fails, too. What is wrong without an error is an update that
+//! found fewer rows than were netted: so a job that has updates reads their results before it sends
+//! COMMIT, or lets the next job send it. Too few is [`Kind::RowMissing`]: nothing is committed, the
+//! session is thrown away, and the stream starts again at the durable `applied_lsn`, in source
+//! order. A job that is dropped half way has sent no COMMIT or its transaction was whole.
+//!
+//! [`Kind::RowMissing`]: crate::error::Kind::RowMissing
 
 use std::collections::HashMap;
+use std::future::{ready, Future};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use futures_util::future::poll_immediate;
 use futures_util::SinkExt;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
-use tokio_postgres::types::PgLsn;
-use tokio_postgres::{CopyInSink, Statement};
-use trem_wire::message::{Relation, RowFormat};
+use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
+use trem_wire::message::{Relation, RowFormat, Run};
 use trem_wire::row::Row;
 use trem_wire::Lsn;
 
@@ -43,8 +56,9 @@ use super::pipeline::{Expect, Pipeline};
 use super::place::Place;
 use super::prepared::Prepared;
 use super::statement;
+use super::thread::Thread;
 use crate::connect::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::net::{Net, Present};
 use crate::value::Value;
 
@@ -79,14 +93,30 @@ pub(super) struct Frame {
 }
 
 pub(super) struct Commit {
-    /// Progress is still to be moved, from here.
-    pub(super) moves_from: Option<Lsn>,
+    /// Progress is still to be moved, from the first position to the second.
+    pub(super) moves: Option<(Lsn, Lsn)>,
     pub(super) applied_lsn: Lsn,
+}
+
+/// The changes of one table, in the order in which they are carried out.
+pub(super) struct Work {
+    relation: Arc<Relation>,
+    layout: Arc<Layout>,
+    copied: Vec<Run>,
+    netted: Sorted,
+}
+
+impl Work {
+    pub(super) fn new(table: Gathered) -> Self {
+        let Gathered { relation, layout, copied, net, .. } = table;
+        let mut netted = Sorted::new(net.into_rows());
+        netted.by_key();
+        Work { relation, layout, copied, netted }
+    }
 }
 
 /// What came of a job.
 pub(super) struct Done {
-    pub(super) setwise: Setwise,
     pub(super) committed: Option<Committed>,
     /// By table OID: rows that were to be deleted and were not there.
     pub(super) conflicts: HashMap<u32, u64>,
@@ -100,24 +130,40 @@ pub(super) struct Committed {
 }
 
 /// A job in the background; dropped, it is given up.
-pub(super) struct Running(JoinHandle<Result<Done>>);
+pub(super) struct Running {
+    /// `None` once it was asked for the last time.
+    sent: Option<oneshot::Receiver<Setwise>>,
+    done: JoinHandle<Result<Done>>,
+}
 
 impl Running {
-    pub(super) fn is_finished(&self) -> bool {
-        self.0.is_finished()
+    /// What is needed for the next job, if this one has sent everything.
+    pub(super) fn try_sent(&mut self) -> Option<Setwise> {
+        let sent = self.sent.as_mut()?.try_recv();
+        if !matches!(sent, Err(TryRecvError::Empty)) {
+            self.sent = None;
+        }
+        sent.ok()
+    }
+
+    /// The same, when it has; `None`: it failed. Cancel safe.
+    pub(super) async fn sent(&mut self) -> Option<Setwise> {
+        let sent = self.sent.as_mut()?.await;
+        self.sent = None;
+        sent.ok()
     }
 
     /// Cancel safe: the job goes on.
     pub(super) async fn done(&mut self) -> Result<Done> {
-        (&mut self.0).await.unwrap_or_else(|_| {
-            Err(Error::new(crate::error::Kind::Internal, "the task that applies died"))
-        })
+        (&mut self.done)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the task that applies died")))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.done.abort();
     }
 }
 
@@ -141,62 +187,81 @@ impl Setwise {
         Setwise { client, place, statements: Prepared::new() }
     }
 
-    pub(super) fn start(self, frame: Frame, tables: Vec<Gathered>) -> Running {
-        Running(tokio::spawn(self.run(frame, tables)))
+    pub(super) fn start(self, thread: &Thread, frame: Frame, tables: Vec<Work>) -> Running {
+        let (sent, is_sent) = oneshot::channel();
+        Running { sent: Some(is_sent), done: thread.spawn(self.run(frame, tables, sent)) }
     }
 
-    pub(super) async fn run(mut self, frame: Frame, tables: Vec<Gathered>) -> Result<Done> {
-        let mut job =
-            Job { pipeline: Pipeline::new(Arc::clone(&self.client)), conflicts: HashMap::new() };
-        let committed = match self.carry_out(&mut job, frame, tables).await {
-            Ok(committed) => committed,
-            Err(error) => return Err(job.root_cause(error).await),
-        };
-        Ok(Done { setwise: self, committed, conflicts: job.conflicts })
-    }
-
-    async fn carry_out(
-        &mut self,
-        job: &mut Job,
+    async fn run(
+        mut self,
         frame: Frame,
-        tables: Vec<Gathered>,
-    ) -> Result<Option<Committed>> {
+        tables: Vec<Work>,
+        sent: oneshot::Sender<Setwise>,
+    ) -> Result<Done> {
+        let mut job = Job {
+            pipeline: Pipeline::new(Arc::clone(&self.client)),
+            positions: None,
+            conflicts: HashMap::new(),
+        };
+        let applied_lsn = frame.commit.as_ref().map(|commit| commit.applied_lsn);
+        if let Err(error) = self.send(&mut job, frame, tables).await {
+            return Err(job.root_cause(error).await);
+        }
+        // A session that is gone starts no other job.
+        let _ = sent.send(self);
+        job.settle(0).await?;
+        let committed = match (applied_lsn, job.positions) {
+            (Some(applied_lsn), Some(positions)) => {
+                let (inserted, flushed) = positions.await?;
+                Some(Committed { applied_lsn, inserted, flushed })
+            }
+            _ => None,
+        };
+        Ok(Done { committed, conflicts: job.conflicts })
+    }
+
+    async fn send(&mut self, job: &mut Job, frame: Frame, tables: Vec<Work>) -> Result<()> {
         if let Some((old, new)) = frame.begin {
             job.pipeline.send_simple("BEGIN".to_owned()).await;
             self.place.send_move(&mut job.pipeline, old, new).await?;
         }
         for table in tables {
-            self.apply_table(job, table).await?;
+            self.send_table(job, table).await?;
         }
-        let Some(commit) = frame.commit else {
-            job.settle(0).await?;
-            return Ok(None);
-        };
-        if let Some(old) = commit.moves_from {
-            self.place.send_move(&mut job.pipeline, old, commit.applied_lsn).await?;
+        if let Some((old, new)) = frame.commit.as_ref().and_then(|commit| commit.moves) {
+            self.place.send_move(&mut job.pipeline, old, new).await?;
         }
         // An update that finds no row is no error of the server: it would commit what is missing.
-        job.settle(0).await?;
+        if job.pipeline.must_be_read() {
+            job.settle(0).await?;
+        }
+        if frame.commit.is_none() {
+            return Ok(());
+        }
         job.pipeline.send_simple("COMMIT".to_owned()).await;
-        let (inserted, flushed) = wal_positions(&self.client).await?;
-        job.settle(0).await?;
-        Ok(Some(Committed { applied_lsn: commit.applied_lsn, inserted, flushed }))
+        let client = Arc::clone(&self.client);
+        let mut positions: Positions = Box::pin(async move { wal_positions(&client).await });
+        // It is sent when it is first asked for.
+        let positions = match poll_immediate(&mut positions).await {
+            Some(positions) => Box::pin(ready(positions)),
+            None => positions,
+        };
+        job.positions = Some(positions);
+        Ok(())
     }
 
-    async fn apply_table(&mut self, job: &mut Job, table: Gathered) -> Result<()> {
-        let Gathered { relation, layout, copied, net, .. } = table;
+    async fn send_table(&mut self, job: &mut Job, table: Work) -> Result<()> {
+        let Work { relation, layout, copied, netted } = table;
         if !copied.is_empty() {
-            self.copy(&relation, copied.into_iter().map(|run| run.rows)).await?;
+            self.copy(job, &relation, copied.into_iter().map(|run| run.rows)).await?;
         }
-        let mut sorted = Sorted::new(net.into_rows());
-        sorted.by_key();
         let key_row = |array: &mut RowArray<'_>, key: &Bytes| array.push_key(row(key));
         let whole_row = |array: &mut RowArray<'_>, (_, row_): &(Bytes, Bytes)| {
             array.push_row(row(row_));
         };
         let statement = Shape::Delete;
-        self.send_rows(job, &relation, &layout, statement, sorted.deletes, key_row).await?;
-        for (present, rows) in sorted.updates {
+        self.send_rows(job, &relation, &layout, statement, netted.deletes, key_row).await?;
+        for (present, rows) in netted.updates {
             let is_present = |at: usize| present.as_ref().is_none_or(|present| present[at]);
             let assigned: Vec<_> =
                 statement::assigned_columns(&relation, false, is_present).collect();
@@ -205,9 +270,9 @@ impl Setwise {
                 self.send_rows(job, &relation, &layout, shape, rows, whole_row).await?;
             }
         }
-        self.send_rows(job, &relation, &layout, Shape::Put, sorted.puts, whole_row).await?;
-        if !sorted.inserts.is_empty() {
-            self.copy(&relation, sorted.inserts.into_iter().map(|(_, row)| row)).await?;
+        self.send_rows(job, &relation, &layout, Shape::Put, netted.puts, whole_row).await?;
+        if !netted.inserts.is_empty() {
+            self.copy(job, &relation, netted.inserts.into_iter().map(|(_, row)| row)).await?;
         }
         Ok(())
     }
@@ -249,13 +314,14 @@ impl Setwise {
     /// Binary rows straight into the table, in pieces of a good size.
     async fn copy(
         &mut self,
+        job: &mut Job,
         relation: &Arc<Relation>,
         rows: impl Iterator<Item = Bytes>,
     ) -> Result<()> {
         let statement = self.statement(relation, Shape::Copy).await?;
         let failed = |error: tokio_postgres::Error| named(error.into(), relation);
         let sink: CopyInSink<Bytes> = self.client.copy_in(&statement).await.map_err(failed)?;
-        let mut sink = std::pin::pin!(sink);
+        let mut sink = Box::pin(sink);
         let mut piece = COPY_HEAD.to_vec();
         for mut rows in rows {
             if rows.len() < PIECE_BYTES_MIN && piece.len() < PIECE_BYTES {
@@ -271,7 +337,10 @@ impl Setwise {
         }
         piece.extend_from_slice(COPY_TAIL);
         sink.feed(piece.into()).await.map_err(failed)?;
-        sink.finish().await.map_err(failed)?;
+        // Then the end can be sent at once, and its result be read later.
+        sink.flush().await.map_err(failed)?;
+        let end = async move { sink.as_mut().finish().await };
+        job.pipeline.send(Box::pin(end), Expect::Inserted(Arc::clone(relation))).await;
         Ok(())
     }
 
@@ -286,9 +355,14 @@ impl Setwise {
     }
 }
 
+/// The target's WAL positions, asked for and not there yet.
+type Positions = Pin<Box<dyn Future<Output = Result<(Lsn, Lsn)>> + Send>>;
+
 /// Results that a job still waits for, and what it has counted.
 struct Job {
     pipeline: Pipeline,
+    /// After COMMIT.
+    positions: Option<Positions>,
     conflicts: HashMap<u32, u64>,
 }
 
@@ -335,9 +409,14 @@ impl Job {
 /// Where the target's own WAL ends, and up to where it is flushed.
 pub(super) async fn wal_positions(client: &Client) -> Result<(Lsn, Lsn)> {
     let sql = "SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()";
-    let row = client.query_one(sql, &[]).await?;
-    let [inserted, flushed] = [0, 1].map(|at| Lsn(row.get::<_, PgLsn>(at).into()));
-    Ok((inserted, flushed))
+    let answer = client.simple_query(sql).await?;
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let position = |at| row?.get(at)?.parse().ok();
+    let none = || Error::new(Kind::Protocol, "the target does not say where its WAL ends");
+    Ok((position(0).ok_or_else(none)?, position(1).ok_or_else(none)?))
 }
 
 /// Netted rows by what is to be done with them, in the order of their keys: rows that are near each

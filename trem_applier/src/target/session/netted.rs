@@ -11,9 +11,9 @@ use trem_wire::message::{Operation, Relation, Run};
 use trem_wire::Lsn;
 
 use super::{Session, Transaction};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::target::layout::Layout;
-use crate::target::setwise::{Commit, Done, Frame, Running, Setwise};
+use crate::target::setwise::{Commit, Done, Frame, Setwise, Work};
 
 /// Gathered changes are carried out when they take this much, even in the midst of a transaction.
 const GATHERED_BYTES_MAX: usize = 16 << 20;
@@ -78,24 +78,24 @@ impl Session {
             }
             return Ok(());
         }
-        let frame = Frame { begin: None, commit: None };
-        let tables = self.gather.take();
-        let done = self.idle_setwise().run(frame, tables).await?;
-        self.note_done(done);
-        Ok(())
+        let work = self.take_work();
+        self.start_job(Frame { begin: None, commit: None }, work).await?;
+        self.join().await
     }
 
     /// Starts to carry out what is gathered, in a transaction that goes on.
     async fn carry_out_part(&mut self) -> Result<()> {
-        self.join().await?;
-        self.changes.close_copy().await?;
-        let here = self.applied_lsn;
+        let work = self.take_work();
+        if !self.changes.is_quiet() {
+            self.join().await?;
+            self.changes.close_copy().await?;
+        }
+        let here = self.sent_lsn;
         let begin = (self.transaction == Transaction::Closed).then_some((here, here));
         if begin.is_some() {
             self.transaction = Transaction::Locked;
         }
-        self.start_job(Frame { begin, commit: None });
-        Ok(())
+        self.start_job(Frame { begin, commit: None }, work).await
     }
 
     /// Everything of the group is gathered, or was; and it is enough to be worth a job.
@@ -110,47 +110,92 @@ impl Session {
 
     /// Starts to carry out what is gathered and to commit it.
     pub(super) async fn end_in_background(&mut self, applied_lsn: Lsn) -> Result<()> {
-        self.join().await?;
-        let here = self.applied_lsn;
+        let work = self.take_work();
+        let here = self.sent_lsn;
         let is_open = self.transaction == Transaction::Locked;
         let begin = (!is_open).then_some((here, applied_lsn));
-        let commit = Some(Commit { moves_from: is_open.then_some(here), applied_lsn });
+        let commit = Some(Commit { moves: is_open.then_some((here, applied_lsn)), applied_lsn });
         self.transaction = Transaction::Closed;
         self.changes.leave();
-        self.start_job(Frame { begin, commit });
+        self.sent_lsn = applied_lsn;
+        self.start_job(Frame { begin, commit }, work).await
+    }
+
+    /// What is gathered, sorted; best while a job still runs.
+    fn take_work(&mut self) -> Vec<Work> {
+        self.gather.take().into_iter().map(Work::new).collect()
+    }
+
+    /// Starts a job as soon as the last one has sent everything. That one may still read results;
+    /// one more may not.
+    async fn start_job(&mut self, frame: Frame, work: Vec<Work>) -> Result<()> {
+        let setwise = self.sent().await?;
+        while self.jobs.len() > 1 {
+            self.join_one().await?;
+        }
+        self.jobs.push_back(setwise.start(&self.thread, frame, work));
         Ok(())
     }
 
-    fn start_job(&mut self, frame: Frame) {
-        let tables = self.gather.take();
-        self.job = Some(self.idle_setwise().start(frame, tables));
+    /// Waits until the last job has sent everything.
+    async fn sent(&mut self) -> Result<Setwise> {
+        if let (None, Some(job)) = (&self.setwise, self.jobs.back_mut()) {
+            self.setwise = job.sent().await;
+        }
+        match self.setwise.take() {
+            Some(setwise) => Ok(setwise),
+            None => {
+                self.join().await?;
+                Err(Error::new(Kind::Internal, "a job of the target's session was lost"))
+            }
+        }
     }
 
-    fn idle_setwise(&mut self) -> Setwise {
-        self.setwise.take().expect("no job runs")
-    }
-
-    /// A job was started and not joined yet.
+    /// There is a job that was not joined yet.
     pub fn has_job(&self) -> bool {
-        self.job.is_some()
+        !self.jobs.is_empty()
     }
 
-    /// A job runs, and has not come to its end.
-    pub fn is_busy(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| !job.is_finished())
+    /// A job is sending; the next one would have to wait.
+    pub fn is_busy(&mut self) -> bool {
+        if let (None, Some(job)) = (&self.setwise, self.jobs.back_mut()) {
+            self.setwise = job.try_sent();
+        }
+        self.setwise.is_none()
     }
 
-    /// Waits for the job that runs, if one does. Cancel safe.
+    /// Waits until a job has sent everything, or else until one ends. Cancel safe.
+    pub async fn job_moved(&mut self) -> Result<()> {
+        match self.setwise.is_some() {
+            true => self.join_one().await,
+            false => {
+                self.setwise = Some(self.sent().await?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the end of all jobs. Cancel safe.
     pub async fn join(&mut self) -> Result<()> {
-        let Some(job) = &mut self.job else { return Ok(()) };
-        let done = Running::done(job).await;
-        self.job = None;
+        if let (None, Some(job)) = (&self.setwise, self.jobs.back_mut()) {
+            self.setwise = job.sent().await;
+        }
+        while self.has_job() {
+            self.join_one().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the oldest job. Cancel safe.
+    async fn join_one(&mut self) -> Result<()> {
+        let Some(job) = self.jobs.front_mut() else { return Ok(()) };
+        let done = job.done().await;
+        self.jobs.pop_front();
         self.note_done(done?);
         Ok(())
     }
 
     fn note_done(&mut self, done: Done) {
-        self.setwise = Some(done.setwise);
         for (oid, conflicts) in done.conflicts {
             self.changes.counts.entry(oid).or_default().conflicts += conflicts;
         }
