@@ -38,7 +38,9 @@ fn trem_and_native(arena: &mut Arena, size: Size) -> Vec<Runner> {
         follower: Follower::prepare(arena, kind, name),
         item: None,
     };
-    let mut runners = vec![runner(Kind::Native, "warm_up", None)];
+    // Whoever comes first finds files and memory that nobody has touched yet.
+    let mut runners: Vec<_> =
+        Kind::BOTH.map(|kind| runner(kind, &format!("{}_warm_up", kind.name()), None)).into();
     for run in 0..size.runs {
         for kind in Kind::BOTH {
             let name = format!("{}{run}", kind.name());

@@ -14,6 +14,7 @@ pub(crate) const TARGET_ROLE: &str = "loader";
 const SETTINGS: &[(&str, &str)] = &[
     ("shared_buffers", "1GB"),
     ("fsync", "off"),
+    ("min_wal_size", "4GB"),
     ("max_wal_size", "32GB"),
     ("checkpoint_timeout", "1h"),
     ("autovacuum", "off"),
@@ -24,6 +25,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_sender_timeout", "60s"),
     ("log_min_messages", "warning"),
 ];
+
+/// A page of shared memory costs more when it is touched for the first time, and so does a WAL
+/// segment that is made and not used again. A server at work has paid for both: so many rows, one
+/// for each page.
+const WARM_PAGES: u32 = 1024 * 1024 / 8;
 
 /// What whoever reads the figures must know.
 pub(crate) fn describe() -> String {
@@ -59,6 +65,9 @@ impl Arena {
         let mut on_source = source_cluster.connect("postgres");
         on_source.exec(&format!("CREATE DATABASE {SOURCE_DB}"));
         let mut target = target_cluster.connect("postgres");
+        for session in [&mut on_source, &mut target] {
+            warm_up(session);
+        }
         target.exec(&format!("CREATE ROLE {TARGET_ROLE} LOGIN"));
         let quiet = "GRANT SET ON PARAMETER session_replication_role TO";
         target.exec(&format!("{quiet} {TARGET_ROLE}"));
@@ -153,4 +162,14 @@ impl Arena {
     pub(crate) fn pgbench(&self, arguments: &[&str]) -> f64 {
         process::run_pgbench(&self.source_cluster, SOURCE_DB, arguments)
     }
+}
+
+fn warm_up(session: &mut Database) {
+    session.exec(&format!(
+        "CREATE TABLE warm_up (v text);
+         ALTER TABLE warm_up ALTER v SET STORAGE PLAIN;
+         INSERT INTO warm_up SELECT repeat('v', 8000) FROM generate_series(1, {WARM_PAGES});
+         DROP TABLE warm_up"
+    ));
+    session.exec("CHECKPOINT");
 }

@@ -94,7 +94,7 @@ fn arguments() -> Result<Arguments, String> {
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(format!("there is no workload {unknown}; there are {}", names.join(", ")));
     }
-    let runs = runs.unwrap_or(if scale < 1.0 { 1 } else { 3 });
+    let runs = runs.unwrap_or(if scale < 1.0 { 1 } else { 5 });
     Ok(Arguments { size: Size { scale, runs }, only })
 }
 
