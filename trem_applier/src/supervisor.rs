@@ -18,7 +18,6 @@ use tokio::sync::{watch, Notify};
 use tokio::task::JoinSet;
 use tokio_postgres::Notification;
 
-use crate::connect::{connect_listen, Client};
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Policy, Result};
 use crate::report::{Phase, Reporter};
@@ -26,6 +25,9 @@ use crate::source::control::{Control, Task};
 use crate::stop::Stop;
 use crate::telemetry::Bars;
 use crate::worker::{Outcome, Worker};
+
+/// In the name of its sessions.
+const ROLE: &str = "supervisor";
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -66,6 +68,8 @@ type Ended = (String, Result<Outcome>);
 
 struct Supervisor {
     options: Options,
+    /// Its session listens.
+    control: Control,
     bars: Bars,
     running: HashMap<String, Running>,
     workers: JoinSet<Ended>,
@@ -74,25 +78,26 @@ struct Supervisor {
 
 /// Serves until done, or until `stop` says so.
 pub async fn run(options: Options, bars: Bars, mut stop: Stop) -> Result<End> {
+    let (control, mut notifications) = Control::listen(&options.source, ROLE).await?;
     let mut supervisor = Supervisor {
         options,
+        control,
         bars,
         running: HashMap::new(),
         workers: JoinSet::new(),
         failed: false,
     };
-    let mut listen = supervisor.listen().await?;
     supervisor.refresh(None, true).await?;
     loop {
         if supervisor.options.until_caught_up && supervisor.workers.is_empty() {
             return Ok(if supervisor.failed { End::TaskFailed } else { End::Done });
         }
         tokio::select! {
-            notification = listen.1.recv() => match notification {
+            notification = notifications.recv() => match notification {
                 Some(notification) => {
                     supervisor.notified(notification.payload()).await;
                 }
-                None => listen = supervisor.listen_again(&mut stop).await?,
+                None => notifications = supervisor.listen_again(&mut stop).await?,
             },
             Some(ended) = supervisor.workers.join_next() => supervisor.ended(ended).await,
             () = stop.asked() => {
@@ -104,27 +109,17 @@ pub async fn run(options: Options, bars: Bars, mut stop: Stop) -> Result<End> {
 }
 
 impl Supervisor {
-    async fn listen(&self) -> Result<(Client, UnboundedReceiver<Notification>)> {
-        let info = self.options.source.with_application_name("trem:supervisor");
-        let (client, notifications) = connect_listen(&info).await?;
-        client.batch_execute(&format!("LISTEN {}", trem_wire::NOTIFY_CHANNEL)).await?;
-        Ok((client, notifications))
-    }
-
     /// The source went away: until it is back the workers retry on their own.
-    async fn listen_again(
-        &mut self,
-        stop: &mut Stop,
-    ) -> Result<(Client, UnboundedReceiver<Notification>)> {
+    async fn listen_again(&mut self, stop: &mut Stop) -> Result<UnboundedReceiver<Notification>> {
         tracing::info!("the connection that listens to the source is lost: connecting again");
         let mut pause = PAUSE_MIN;
         loop {
             match self.listen().await {
-                Ok(listen) => {
+                Ok(notifications) => {
                     if let Err(error) = self.refresh(None, false).await {
                         tracing::warn!("the tasks cannot be listed: {error}");
                     }
-                    return Ok(listen);
+                    return Ok(notifications);
                 }
                 Err(error) => tracing::debug!("the source is not back: {error}"),
             }
@@ -133,6 +128,12 @@ impl Supervisor {
                 () = stop.asked() => return self.listen().await,
             }
         }
+    }
+
+    async fn listen(&mut self) -> Result<UnboundedReceiver<Notification>> {
+        let (control, notifications) = Control::listen(&self.options.source, ROLE).await?;
+        self.control = control;
+        Ok(notifications)
     }
 
     async fn notified(&mut self, task: &str) {
@@ -149,8 +150,7 @@ impl Supervisor {
 
     /// Starts workers for started tasks and stops those of stopped ones. `only`: one task.
     async fn refresh(&mut self, only: Option<&str>, first: bool) -> Result<()> {
-        let control = Control::connect(&self.options.source, "supervisor").await?;
-        let tasks = control.tasks().await?;
+        let tasks = self.control.tasks().await?;
         if first {
             self.check_named(&tasks)?;
         }
@@ -274,8 +274,9 @@ impl Supervisor {
 
     /// With the task as the source has it now: its endpoint may have been mended.
     async fn restart(&mut self, task: Task, failures: u32, pause: Duration) {
+        // A session of its own: what made the worker fail may have cut ours off unnoticed.
         let listed = async {
-            let control = Control::connect(&self.options.source, "supervisor").await?;
+            let control = Control::connect(&self.options.source, ROLE).await?;
             control.tasks().await
         };
         let task = match listed.await {

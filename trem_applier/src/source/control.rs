@@ -1,12 +1,14 @@
 //! The extension's functions for the applier: tasks, definitions, checks, reports, barriers.
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_postgres::types::PgLsn;
+use tokio_postgres::Notification;
 use trem_wire::definition::Definition;
 use trem_wire::Lsn;
 
 use crate::check::{Finding, Severity};
-use crate::connect::{connect, Client};
+use crate::connect::{connect, connect_listen, Client};
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
 
@@ -41,7 +43,22 @@ pub struct Control {
 impl Control {
     pub async fn connect(info: &ConnInfo, role: &str) -> Result<Self> {
         let info = info.with_application_name(&format!("trem:{role}"));
-        let client = connect(&info).await?;
+        Self::over(connect(&info).await?, &info).await
+    }
+
+    /// A session that is also told of every published, started or stopped task, until the channel
+    /// ends with the connection.
+    pub async fn listen(
+        info: &ConnInfo,
+        role: &str,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Notification>)> {
+        let info = info.with_application_name(&format!("trem:{role}"));
+        let (client, notifications) = connect_listen(&info).await?;
+        client.batch_execute(&format!("LISTEN {}", trem_wire::NOTIFY_CHANNEL)).await?;
+        Ok((Self::over(client, &info).await?, notifications))
+    }
+
+    async fn over(client: Client, info: &ConnInfo) -> Result<Self> {
         let sql = "SELECT current_setting('server_version_num')::int,
                           to_regprocedure('trem.applier_tasks()') IS NOT NULL";
         let row = client.query_one(sql, &[]).await.map_err(|error| may_not_serve(error.into()))?;

@@ -35,9 +35,14 @@ impl Run {
         definition: &Definition,
     ) -> Result<(Option<Progress>, Fresh)> {
         let client = self.session.client();
-        let findings = self.control.check(&definition.task).await?;
+        let (findings, replication) = tokio::join!(
+            self.control.check(&definition.task),
+            ReplicationConnection::connect(&self.worker.source)
+        );
+        let findings = findings?;
         self.warn(&findings);
         refuse(&findings)?;
+        let replication = replication?;
         progress::bootstrap(client).await?;
         let stored = progress::read(client, &definition.task_id).await?;
         let records = progress::read_tables(client, &definition.task_id).await?;
@@ -57,11 +62,11 @@ impl Run {
                 return Ok((None, None));
             }
             Some(stored) if stored.slot_created && !all_again => {
-                (self.verify(definition, stored).await?, None)
+                (self.verify(definition, stored, replication).await?, None)
             }
             stored => {
                 let again = stored.is_some();
-                let (progress, holder) = self.create_slot(definition).await?;
+                let (progress, holder) = self.create_slot(definition, replication).await?;
                 let lsn = progress.applied_lsn;
                 self.record(definition, &progress, &due, again).await?;
                 self.report_tables(definition).await?;
@@ -80,8 +85,12 @@ impl Run {
     }
 
     /// The progress stored on the target and the slot on the source must belong together.
-    async fn verify(&self, definition: &Definition, stored: Progress) -> Result<Progress> {
-        let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
+    async fn verify(
+        &self,
+        definition: &Definition,
+        stored: Progress,
+        mut replication: ReplicationConnection,
+    ) -> Result<Progress> {
         let system = replication.identify_system().await?;
         if system.system_identifier != stored.system_identifier {
             let message = format!(
@@ -109,9 +118,12 @@ impl Run {
     }
 
     /// Creates the task's slot; drops an orphan first: a slot that no progress belongs to.
-    async fn create_slot(&self, definition: &Definition) -> Result<(Progress, Holder)> {
+    async fn create_slot(
+        &self,
+        definition: &Definition,
+        mut replication: ReplicationConnection,
+    ) -> Result<(Progress, Holder)> {
         let slot = slot_name(&definition.task);
-        let mut replication = ReplicationConnection::connect(&self.worker.source).await?;
         let system = replication.identify_system().await?;
         if let Some(orphan) = self.control.slot(&slot).await? {
             if let Some(pid) = orphan.active_pid {
