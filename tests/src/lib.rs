@@ -59,4 +59,4 @@ pub use pair::Pair;
 pub use places::{output, root, server_programs};
 pub use random::Random;
 pub use recorder::Recorder;
-pub use wait::{wait_for, wait_for_value, DEADLINE};
+pub use wait::{look_until, wait_for, wait_for_value, DEADLINE};

@@ -14,13 +14,25 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Waits until `condition` gives a value; fails the test, naming `what`, at the deadline.
-pub fn wait_for_value<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for_value<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    look_until(DEADLINE, POLL, condition)
+        .unwrap_or_else(|| panic!("waited {DEADLINE:?} in vain for {what}"))
+}
+
+/// Looks every `poll` until there is a value; `None` at the deadline.
+pub fn look_until<T>(
+    deadline: Duration,
+    poll: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let started = Instant::now();
     loop {
-        if let Some(value) = condition() {
-            return value;
+        if let Some(value) = look() {
+            return Some(value);
         }
-        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
-        std::thread::sleep(POLL);
+        if started.elapsed() >= deadline {
+            return None;
+        }
+        std::thread::sleep(poll);
     }
 }

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use trem_tests::look_until;
+
 use crate::arena::{Arena, SOURCE_DB};
+use crate::follower::DEADLINE;
 use crate::process::{cpu_seconds, program};
 use crate::proxy::Proxy;
 use crate::report::{Comparison, Figures, Goal, Report};
@@ -30,6 +32,9 @@ const CONTENDERS: &[Contender] = &[
     ("wal2json", "wal2json", &[]),
     ("test_decoding", "test_decoding", &[]),
 ];
+
+/// The walsender's CPU time is gone when it ends.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// WAL to decode: from where slot `base` is, to `end`.
 struct Backlog {
@@ -86,19 +91,17 @@ impl Backlog {
         let mut child = command.stdout(Stdio::null()).spawn().expect("to start pg_recvlogical");
         // The walsender ends with its client: its CPU time is read as long as it is there.
         let (mut walsender, mut cpu) = (None, 0.0_f64);
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("the state of a child process") {
-                break status;
-            }
+        let status = look_until(DEADLINE, LOOK_EVERY, || {
             if walsender.is_none() {
                 let pid = source.value(&format!("SELECT active_pid {slot}"));
                 walsender = pid.and_then(|pid| pid.parse().ok());
             }
             cpu = walsender.map_or(0.0, cpu_seconds).max(cpu);
-            thread::sleep(Duration::from_millis(2));
-        };
+            child.try_wait().expect("the state of a child process")
+        });
         let seconds = began.elapsed().as_secs_f64();
-        assert!(status.success(), "pg_recvlogical failed with plugin {plugin}");
+        let is_done = status.is_some_and(|status| status.success());
+        assert!(is_done, "pg_recvlogical failed with plugin {plugin}");
         trem_tests::wait_for("the walsender to end", || {
             source.holds(&format!("SELECT NOT active {slot}"))
         });

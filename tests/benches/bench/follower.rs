@@ -4,10 +4,9 @@
 //! is timed is the same for both: from the start until a row that was committed last is visible on
 //! the target.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use trem_tests::{wait_for, Applier, Database};
+use trem_tests::{look_until, wait_for, Applier, Database};
 
 use crate::arena::{Arena, TARGET_ROLE};
 use crate::process::{cpu_seconds, peak_mib};
@@ -15,7 +14,7 @@ use crate::report::Figures;
 use crate::tables;
 
 /// No workload takes as long; a follower that is stuck fails the bench then.
-const DEADLINE: Duration = Duration::from_secs(1800);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(1800);
 
 /// Exact enough, and next to no load: on two cores that are both busy it would be noticed.
 const POLL: Duration = Duration::from_millis(20);
@@ -233,16 +232,9 @@ fn cpu_of(database: &mut Database, pids: &str) -> f64 {
 }
 
 /// Waits long, and tells what the servers said when it was in vain.
-pub(crate) fn wait<T>(arena: &Arena, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(value) = look() {
-            return value;
-        }
-        if began.elapsed() > DEADLINE {
-            let logs = [arena.source_cluster.log(), arena.target_cluster.log()];
-            panic!("waited {DEADLINE:?} in vain for {what}; the servers say:\n{}", logs.join("\n"));
-        }
-        thread::sleep(POLL);
-    }
+pub(crate) fn wait<T>(arena: &Arena, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_until(DEADLINE, POLL, look).unwrap_or_else(|| {
+        let logs = [arena.source_cluster.log(), arena.target_cluster.log()];
+        panic!("waited {DEADLINE:?} in vain for {what}; the servers say:\n{}", logs.join("\n"))
+    })
 }

@@ -152,6 +152,16 @@ unsafe fn stream<'a>() -> &'a mut Stream {
     }
 }
 
+/// Runs what reads or decodes a record, or is called while one is decoded.
+unsafe fn inside(run: impl FnOnce()) {
+    // SAFETY: there is a stream.
+    unsafe {
+        let was_inside = std::mem::replace(&mut stream().inside, true);
+        run();
+        stream().inside = was_inside;
+    }
+}
+
 unsafe extern "C-unwind" fn is_send_pending() -> bool {
     // SAFETY: the server calls it, between records or inside of one; the reader is then as told.
     unsafe {
@@ -180,9 +190,7 @@ unsafe fn is_followed(reader: *mut pg_sys::XLogReaderState) -> bool {
         }
         let mut next = (*(*reader).record).next;
         if next.is_null() {
-            stream().inside = true;
-            next = server::XLogReadAhead(reader, false);
-            stream().inside = false;
+            inside(|| next = server::XLogReadAhead(reader, false));
         }
         !next.is_null() && is_flushed((*next).next_lsn)
     }
@@ -208,12 +216,13 @@ unsafe fn decode_one(
     // SAFETY: reader and context belong together, and no record is being read or decoded.
     unsafe {
         let mut error = ptr::null_mut();
-        stream().inside = true;
-        let is_read = !server::XLogReadRecord(reader, &mut error).is_null();
-        if is_read {
-            server::LogicalDecodingProcessRecord(context, reader);
-        }
-        stream().inside = false;
+        let mut is_read = false;
+        inside(|| {
+            is_read = !server::XLogReadRecord(reader, &mut error).is_null();
+            if is_read {
+                server::LogicalDecodingProcessRecord(context, reader);
+            }
+        });
         is_read
     }
 }
@@ -235,11 +244,9 @@ unsafe extern "C-unwind" fn write(
     // SAFETY: called by the server, with arguments for its own function.
     unsafe {
         stream().sent = true;
-        let was_inside = std::mem::replace(&mut stream().inside, true);
         if let Some(write) = stream().write {
-            write(context, position, xid, last);
+            inside(|| write(context, position, xid, last));
         }
-        stream().inside = was_inside;
     }
 }
 
@@ -251,10 +258,8 @@ unsafe extern "C-unwind" fn update_progress(
 ) {
     // SAFETY: called by the server, with arguments for its own function.
     unsafe {
-        let was_inside = std::mem::replace(&mut stream().inside, true);
         if let Some(update_progress) = stream().update_progress {
-            update_progress(context, position, xid, skipped);
+            inside(|| update_progress(context, position, xid, skipped));
         }
-        stream().inside = was_inside;
     }
 }
