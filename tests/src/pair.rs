@@ -314,8 +314,12 @@ impl Drop for Pair {
         self.source_cluster.shut_down();
         self.target_cluster.shut_down();
         let unexpected = self.unexpected_lines();
+        let complained = !unexpected.is_empty() && !std::thread::panicking();
+        if complained {
+            self.report_failure();
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
-        if !unexpected.is_empty() && !std::thread::panicking() {
+        if complained {
             panic!("the applier complained, and no test said it may:\n{}", unexpected.join("\n"));
         }
     }

@@ -358,6 +358,37 @@ fn a_crash_of_the_target_is_survived() {
     });
 }
 
+/// More comes than the applier keeps in memory, so that it reads nothing more from its stream; yet
+/// the source must hear from it.
+#[test]
+fn a_target_that_stands_still_for_long_keeps_its_stream() {
+    let mut pair = Pair::with_settings(&[("wal_sender_timeout", "2s")], &[]);
+    pair.source.exec(ITEM);
+    pair.create_task("t", &["public.item"]);
+    pair.start_task("t");
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    let sender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'trem_t'";
+    let serves = pair.source.text(sender);
+    let mut other = pair.target_cluster.connect("warehouse");
+    other.exec("BEGIN; LOCK TABLE item");
+    pair.source.exec(
+        "INSERT INTO item SELECT 1000 + n, repeat(md5(n::text), 32)
+         FROM generate_series(1, 100000) n",
+    );
+    let now = pair.source.text("SELECT clock_timestamp()");
+    let later = format!(
+        "SELECT reply_time > '{now}'::timestamptz + interval '6 s' FROM pg_stat_replication"
+    );
+    let source = &mut pair.source;
+    wait_for("a reply much later", || source.value(&later).as_deref() == Some("t"));
+    assert_eq!(pair.source.text(sender), serves);
+    other.exec("COMMIT");
+    pair.catch_up("t", &mut applier);
+    applier.terminate();
+    pair.assert_same_table("public.item");
+}
+
 fn cut(cluster: &Cluster, dbname: &str) {
     cluster.connect(dbname).exec(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

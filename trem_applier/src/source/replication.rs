@@ -294,19 +294,19 @@ impl ReplicationStream {
     }
 
     /// Tells the server how far we are, without waiting for a server that does not read. Cancel
-    /// safe. What could not be sent yet goes out with the next call or the next event.
-    pub async fn send_status(&mut self, status: StandbyStatus) -> Result<()> {
+    /// safe. What could not be sent yet goes out with the next call or the next event, which also
+    /// tells of a lost connection.
+    pub async fn send_status(&mut self, status: StandbyStatus) {
         if self.wire.output().len() < UNSENT_MAX {
             encode_status(status, self.wire.output());
         }
-        self.wire.send_some().await
+        self.wire.send_some().await;
     }
 
     /// Ends the stream and waits until the server has let go of the slot. It may be deep in a large
     /// transaction: the caller sets the limit.
     pub async fn finish(mut self) -> Result<()> {
         frontend::copy_done(self.wire.output());
-        self.wire.flush().await?;
         // The server tells of an error before it lets go of the slot.
         let mut failure = None;
         loop {
@@ -321,7 +321,8 @@ impl ReplicationStream {
             }
         }
         frontend::terminate(self.wire.output());
-        self.wire.flush().await?;
+        // The slot is free, whether or not the server still hears this.
+        let _ = self.wire.flush().await;
         failure.map_or(Ok(()), Err)
     }
 }

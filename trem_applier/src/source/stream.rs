@@ -16,7 +16,7 @@
 //! `applied_lsn` on the target.
 
 use std::collections::VecDeque;
-use std::future::{ready, Future};
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -28,6 +28,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{interval, MissedTickBehavior};
 use trem_wire::codec::{decode_frame, FRAME_BYTES};
 use trem_wire::compress::Unpacker;
@@ -219,14 +220,15 @@ impl Pump {
             tokio::select! {
                 biased;
                 () = events.closed() => return self.finish().await,
-                _ = timer.tick() => self.send_status().await?,
+                _ = timer.tick() => self.send_status().await,
                 Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
-                    self.send_status().await?;
+                    self.send_status().await;
                 }
                 event = self.stream.next(), if waiting.is_empty() => {
                     self.received(event?, &mut unpacker, &mut waiting).await?;
                 }
-                () = ready(()), if !waiting.is_empty() => {}
+                // Time passes in the runtime only when it is given its turn.
+                () = yield_now(), if !waiting.is_empty() => {}
             }
         }
     }
@@ -251,7 +253,7 @@ impl Pump {
                 Event::Keepalive { wal_end, reply_requested } => {
                     self.received = self.received.max(wal_end);
                     if reply_requested {
-                        self.send_status().await?;
+                        self.send_status().await;
                     }
                     self.hand_on(waiting)?;
                     waiting.push_back(StreamEvent::Passed {
@@ -294,7 +296,7 @@ impl Pump {
         Ok(())
     }
 
-    async fn send_status(&mut self) -> Result<()> {
+    async fn send_status(&mut self) {
         let confirmed = *self.confirmed.borrow_and_update();
         self.sent_at = Instant::now();
         self.stream
@@ -304,11 +306,11 @@ impl Pump {
                 applied: confirmed,
                 reply_requested: false,
             })
-            .await
+            .await;
     }
 
     async fn finish(mut self) -> Result<()> {
-        self.send_status().await?;
+        self.send_status().await;
         self.stream.finish().await
     }
 }

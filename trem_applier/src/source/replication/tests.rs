@@ -139,7 +139,7 @@ async fn status_messages_to_a_server_that_does_not_read_neither_wait_nor_pile_up
     let status =
         StandbyStatus { written: Lsn(3), flushed: Lsn(2), applied: Lsn(1), reply_requested: false };
     for _ in 0..20_000 {
-        stream.send_status(status).await.expect("sent or kept");
+        stream.send_status(status).await;
     }
     assert!(stream.wire.output().len() <= UNSENT_MAX + 39);
     server.write_all(&frame(9, b"x")).await.expect("write");

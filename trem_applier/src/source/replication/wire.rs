@@ -93,13 +93,14 @@ impl Wire {
         poll_fn(|cx| self.poll_send(cx)).await
     }
 
-    /// Sends what goes out without waiting; [`Wire::read`] sends the rest.
-    pub(super) async fn send_some(&mut self) -> Result<()> {
-        poll_fn(|cx| match self.poll_send(cx) {
-            Poll::Pending => Poll::Ready(Ok(())),
-            done => done,
+    /// Sends what goes out without waiting; [`Wire::read`] sends the rest, and tells of a failure.
+    pub(super) async fn send_some(&mut self) {
+        poll_fn(|cx| {
+            // The server's last words come before it.
+            let _ = self.poll_send(cx);
+            Poll::Ready(())
         })
-        .await
+        .await;
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
