@@ -185,6 +185,46 @@ fn functions_and_operators_of_the_same_names_are_made_after_rows_were_written() 
     pair.assert_same(ON_SOURCE, ON_TARGET);
 }
 
+/// Making JSON would call it, and such code cannot run while decoding.
+#[test]
+fn a_cast_to_json_is_made_while_the_stream_runs() {
+    let rule = |value: &str| {
+        format!(
+            "add_column('t', 'public.person', 'doc', 'jsonb', 'jsonb_build_array(id, {value})')"
+        )
+    };
+    let mut pair = Pair::new();
+    pair.source.exec(
+        "CREATE TYPE mood AS ENUM ('good', 'bad');
+         CREATE TABLE person (id int PRIMARY KEY, m mood); INSERT INTO person VALUES (1, 'good')",
+    );
+    pair.create_task("t", &["public.person"]);
+    pair.call(&[&rule("m")]);
+    pair.start_task("t");
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    pair.source.exec("INSERT INTO person VALUES (2, 'bad')");
+    pair.catch_up("t", &mut applier);
+    pair.expect_log("becomes JSON by a cast");
+    pair.source.exec(
+        "CREATE FUNCTION told(mood) RETURNS json IMMUTABLE
+             LANGUAGE plpgsql AS 'BEGIN RETURN to_json(1); END';
+         CREATE CAST (mood AS json) WITH FUNCTION told(mood);
+         INSERT INTO person VALUES (3, 'bad')",
+    );
+    let message = pair.wait_for_error("t");
+    for part in ["public.person", "becomes JSON by a cast", "start_task"] {
+        assert!(message.contains(part), "\"{part}\" is missing in: {message}");
+    }
+    assert_eq!(pair.target.text("SELECT max(id) FROM person"), "2");
+    let made = pair.source.number("SELECT id FROM trem.transformation");
+    pair.call(&[&format!("drop_transformation({made})"), &rule("m::text")]);
+    pair.call(&["start_task('t', keep => true)"]);
+    pair.catch_up("t", &mut applier);
+    applier.terminate();
+    pair.assert_same("SELECT id, m, jsonb_build_array(id, m::text) FROM person", ON_TARGET);
+}
+
 /// Only a superuser can do this. In another language than C a function cannot run while decoding:
 /// the server would end at it.
 #[test]

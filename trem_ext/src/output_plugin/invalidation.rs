@@ -1,5 +1,7 @@
 //! Which relations may look different from now on. The server calls back whenever something that it
 //! knows about a relation may be stale, also in the middle of other work; so it is only noted here.
+//! Casts belong to no relation, and decide what an expression may be given: after a change of one
+//! everything is looked at again.
 //!
 //! A callback can be registered but never taken back, so there is one per backend, with or without
 //! a stream. What it notes is bounded: beyond a few hundred relations it is "all of them".
@@ -29,8 +31,12 @@ pub(crate) enum Stale {
 pub(crate) fn register() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Ordering::Relaxed) {
-        // SAFETY: the callback lives as long as the library, which is never unloaded.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(note), pg_sys::Datum::null()) };
+        let casts = pg_sys::SysCacheIdentifier::CASTSOURCETARGET as i32;
+        // SAFETY: the callbacks live as long as the library, which is never unloaded.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(note), pg_sys::Datum::null());
+            pg_sys::CacheRegisterSyscacheCallback(casts, Some(note_all), pg_sys::Datum::null());
+        }
     }
 }
 
@@ -56,6 +62,12 @@ unsafe extern "C-unwind" fn note(_argument: pg_sys::Datum, relation: pg_sys::Oid
         noted.oids.push(relation.to_u32());
     }
     ANY.store(true, Ordering::Relaxed);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note_all(argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    // SAFETY: it only notes.
+    unsafe { note(argument, pg_sys::Oid::INVALID) };
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Noted> {

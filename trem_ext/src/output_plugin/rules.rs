@@ -44,6 +44,8 @@ pub(crate) struct TableRules {
     pub(crate) columns: Vec<Option<Rule>>,
     /// Positions in the slot of all columns that are read.
     pub(crate) inputs: Vec<usize>,
+    /// By rule: enums that must not be given a cast to json.
+    json_enums: Vec<(i64, pg_sys::Oid)>,
     /// The table's shape under which the expressions were compiled.
     pub(crate) descriptor: pg_sys::TupleDesc,
     pub(crate) slot: *mut pg_sys::TupleTableSlot,
@@ -81,7 +83,8 @@ impl Rules {
         Ok(Rules(tables))
     }
 
-    /// The rules of a table; an error if they do not fit it any more.
+    /// The rules of a table; an error if they do not fit it any more. Called in a callback, under
+    /// the catalog as history has it there.
     pub(crate) fn of(
         &self,
         definition: &Definition,
@@ -89,13 +92,11 @@ impl Rules {
     ) -> Result<Option<&TableRules>, StreamError> {
         match &self.0[table] {
             None => Ok(None),
-            Some(Ok(rules)) => Ok(Some(rules)),
-            Some(Err(broken)) => Err(StreamError::RuleBroken {
-                task: definition.task.clone(),
-                table: super::relation::table_name(&definition.tables[table]),
-                rule_id: broken.rule_id,
-                reason: broken.reason.clone(),
-            }),
+            Some(Ok(rules)) => match rules.given_a_cast() {
+                None => Ok(Some(rules)),
+                Some(broken) => Err(broken.in_table(definition, table)),
+            },
+            Some(Err(broken)) => Err(broken.in_table(definition, table)),
         }
     }
 
@@ -103,6 +104,25 @@ impl Rules {
     #[inline]
     pub(crate) fn get(&self, table: usize) -> Option<&TableRules> {
         self.0[table].as_ref()?.as_ref().ok()
+    }
+}
+
+impl TableRules {
+    fn given_a_cast(&self) -> Option<Broken> {
+        let mut enums = self.json_enums.iter();
+        let &(rule_id, found) = enums.find(|(_, found)| expression::has_cast_to_json(*found))?;
+        Some(Broken { rule_id, reason: refused(&expression::becomes_json_by_a_cast(found)) })
+    }
+}
+
+impl Broken {
+    fn in_table(&self, definition: &Definition, table: usize) -> StreamError {
+        StreamError::RuleBroken {
+            task: definition.task.clone(),
+            table: super::relation::table_name(&definition.tables[table]),
+            rule_id: self.rule_id,
+            reason: self.reason.clone(),
+        }
     }
 }
 
@@ -153,7 +173,11 @@ fn compile_table(
 /// Faults as one text.
 fn sentence(faults: &[Fault]) -> String {
     let texts: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    format!("The expression is refused: {}.", texts.join("; "))
+    refused(&texts.join("; "))
+}
+
+fn refused(why: &str) -> String {
+    format!("The expression is refused: {why}.")
 }
 
 /// # Safety
@@ -182,6 +206,11 @@ unsafe fn instantiate(
             used: positions(&compiled.used),
             uses_metadata: compiled.uses_metadata,
         };
+        let json_enums = filter
+            .iter()
+            .chain(columns.iter().flatten())
+            .flat_map(|(id, compiled)| compiled.json_enums.iter().map(|&found| (*id, found)));
+        let json_enums = json_enums.collect();
         let condition = filter.as_ref().map(|(_, compiled)| condition(compiled.node));
         let filter = filter.map(ready);
         let columns: Vec<_> = columns.into_iter().map(|column| column.map(ready)).collect();
@@ -193,6 +222,7 @@ unsafe fn instantiate(
             condition,
             columns,
             inputs: inputs.into_iter().collect(),
+            json_enums,
             descriptor: (*slot).tts_tupleDescriptor,
             slot,
             context,

@@ -22,6 +22,8 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, NodeTag, ParseExprKind, RawParseMode};
 use pgrx::{PgList, PgTryBuilder};
 
+pub(crate) use admit::{becomes_json_by_a_cast, has_cast_to_json};
+
 use super::evaluate::is_of_the_server;
 use super::settings::set_for_now;
 use super::utf8;
@@ -52,6 +54,8 @@ pub(crate) struct Compiled {
     pub(crate) used: Vec<i16>,
     /// The names of the keys that it gives to `trem.pseudonym`, sorted.
     pub(crate) pseudonym_keys: Vec<String>,
+    /// Enums of which it makes JSON. A cast to json that one is given later would be called.
+    pub(crate) json_enums: Vec<pg_sys::Oid>,
     /// It asks for the position, time or kind of the change: not for filters and keys.
     pub(crate) uses_metadata: bool,
     /// An error while it is evaluated could tell of the values of its columns.
@@ -192,6 +196,7 @@ unsafe fn compile_text(
             type_oid: pg_sys::exprType(planned.cast()).to_u32(),
             used: used_columns(planned.cast()),
             pseudonym_keys: admission.pseudonym_keys(),
+            json_enums: admission.json_enums(),
             uses_metadata: admission.uses_metadata,
             may_tell: pg_sys::contain_leaked_vars(planned.cast()),
             collation: collation_name(pg_sys::exprCollation(planned.cast())),

@@ -24,11 +24,25 @@ const LANGUAGE_C: u32 = 13;
 const METADATA: [&str; 3] = ["commit_lsn", "commit_timestamp", "operation"];
 const PSEUDONYM: &str = "pseudonym";
 
+/// Functions that make JSON of whatever they are given.
+const JSON_MAKERS: [&str; 8] = [
+    "to_json",
+    "to_jsonb",
+    "row_to_json",
+    "array_to_json",
+    "json_build_object",
+    "json_build_array",
+    "jsonb_build_object",
+    "jsonb_build_array",
+];
+
 /// What has been found out about one expression.
 pub(super) struct Admission<'a> {
     faults: Vec<Fault>,
     pub(super) uses_metadata: bool,
     keys: BTreeSet<String>,
+    /// Types of which a value becomes JSON, and that may be given a cast to it.
+    json_enums: Vec<pg_sys::Oid>,
     text: &'a CStr,
     /// Types of the user that the table or the result has anyway, and so may occur.
     types: Vec<pg_sys::Oid>,
@@ -67,6 +81,7 @@ impl<'a> Admission<'a> {
             faults: Vec::new(),
             uses_metadata: false,
             keys: BTreeSet::new(),
+            json_enums: Vec::new(),
             text,
             types,
             collations,
@@ -105,6 +120,10 @@ impl<'a> Admission<'a> {
 
     pub(super) fn pseudonym_keys(&self) -> Vec<String> {
         self.keys.iter().cloned().collect()
+    }
+
+    pub(super) fn json_enums(&self) -> Vec<pg_sys::Oid> {
+        self.json_enums.clone()
     }
 
     fn fault(&mut self, message: impl Into<String>, hint: &str) {
@@ -159,6 +178,9 @@ impl<'a> Admission<'a> {
                 }
                 NodeTag::T_CoerceToDomain => {
                     self.look_at_domain((*node.cast::<pg_sys::CoerceToDomain>()).resulttype);
+                }
+                NodeTag::T_CoerceViaIO => {
+                    self.look_at_input((*node.cast::<pg_sys::CoerceViaIO>()).resulttype);
                 }
                 _ => {}
             }
@@ -220,8 +242,58 @@ impl<'a> Admission<'a> {
         }
     }
 
-    /// A call of one of the extension's own functions may mean more.
+    /// The input function of an array or a row reads the domains inside, and runs what checks they
+    /// have by then. Those of a domain itself are in the tree, and stay as they were looked at.
+    fn look_at_input(&mut self, type_oid: pg_sys::Oid) {
+        // SAFETY: the type occurs in the tree, so it exists.
+        if unsafe { !inside(type_oid, pg_sys::TYPTYPE_DOMAIN).is_empty() } {
+            let name = type_name(type_oid);
+            self.fault(
+                format!("text is read as type {name}, which has a domain inside"),
+                "The domain's checks could be anybody's code. Build the value from its parts, or \
+                 read it as a built-in type.",
+            );
+        }
+    }
+
+    /// A value becomes JSON by its type's cast to json, if somebody made one.
+    unsafe fn look_at_json(&mut self, argument: *mut pg_sys::Node) {
+        // SAFETY: the node is valid and told by its tag.
+        unsafe {
+            let type_oid = pg_sys::exprType(argument);
+            if (*argument).type_ == NodeTag::T_RowExpr {
+                let fields = (*argument.cast::<pg_sys::RowExpr>()).args;
+                for field in PgList::<pg_sys::Node>::from_pg(fields).iter_ptr() {
+                    self.look_at_json(field);
+                }
+            } else if type_oid == pg_sys::RECORDOID {
+                let hint = "Its fields could become JSON by anybody's code. Write row(...) there.";
+                self.fault("a record of unknown fields becomes JSON", hint);
+            } else {
+                for found in inside(type_oid, pg_sys::TYPTYPE_ENUM) {
+                    self.json_enums.push(found);
+                    if has_cast_to_json(found) {
+                        let hint = "A function of yours cannot run while changes are decoded. \
+                                    Write enums as text: value::text.";
+                        self.fault(becomes_json_by_a_cast(found), hint);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call may mean more: of a function of the extension, or of one that makes JSON.
     unsafe fn look_at_call(&mut self, call: &pg_sys::FuncExpr) {
+        // SAFETY: the function exists; the arguments of a call are a list of nodes.
+        unsafe {
+            if call.funcid.to_u32() < FIRST_USER_OID
+                && JSON_MAKERS.contains(&utf8(pg_sys::get_func_name(call.funcid)).as_str())
+            {
+                for argument in PgList::<pg_sys::Node>::from_pg(call.args).iter_ptr() {
+                    self.look_at_json(argument);
+                }
+            }
+        }
         let Some(name) = self.name_of_ours(call.funcid) else { return };
         if METADATA.contains(&name.as_str()) {
             self.uses_metadata = true;
@@ -323,6 +395,10 @@ impl<'a> Admission<'a> {
     }
 
     fn check_type(&mut self, type_oid: pg_sys::Oid) {
+        if type_oid == pg_sys::CSTRINGOID {
+            let hint = "Write a cast.";
+            return self.fault("expression calls an input or output function of a type", hint);
+        }
         // SAFETY: the type occurs in the tree, so it exists.
         let admitted = type_oid.to_u32() < FIRST_USER_OID
             || unsafe { self.is_known(type_oid) && is_harmless(type_oid, true) };
@@ -402,7 +478,65 @@ fn is_admitted_kind(kind: NodeTag) -> bool {
     )
 }
 
-/// A type whose input, output and comparison run nothing but built-in code.
+/// The type, and all that are inside of it.
+unsafe fn with_inside(type_oid: pg_sys::Oid, types: &mut Vec<pg_sys::Oid>) {
+    types.push(type_oid);
+    // SAFETY: catalog lookups of a type that exists; the descriptor is a copy of ours.
+    unsafe {
+        let element = pg_sys::get_element_type(type_oid);
+        if element != pg_sys::Oid::INVALID {
+            return with_inside(element, types);
+        }
+        match pg_sys::get_typtype(type_oid) as u8 {
+            pg_sys::TYPTYPE_DOMAIN => with_inside(pg_sys::getBaseType(type_oid), types),
+            pg_sys::TYPTYPE_COMPOSITE => {
+                let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
+                for at in 0..(*descriptor).natts as usize {
+                    let field = attribute(descriptor, at);
+                    if !field.attisdropped {
+                        with_inside(field.atttypid, types);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The types of a kind among the type and all that are inside of it.
+unsafe fn inside(type_oid: pg_sys::Oid, kind: u8) -> Vec<pg_sys::Oid> {
+    let mut types = Vec::new();
+    // SAFETY: catalog lookups of types that exist.
+    unsafe {
+        with_inside(type_oid, &mut types);
+        types.retain(|&found| pg_sys::get_typtype(found) as u8 == kind);
+    }
+    types
+}
+
+/// See json.c: of types that are not built in, neither arrays nor rows, it looks for such a cast.
+/// Can be asked for while changes are decoded.
+pub(crate) fn has_cast_to_json(type_oid: pg_sys::Oid) -> bool {
+    let mut function = pg_sys::Oid::INVALID;
+    // SAFETY: catalog lookups; the out parameter is ours.
+    let path = unsafe {
+        pg_sys::find_coercion_pathway(
+            pg_sys::JSONOID,
+            type_oid,
+            pg_sys::CoercionContext::COERCION_EXPLICIT,
+            &mut function,
+        )
+    };
+    path == pg_sys::CoercionPathType::COERCION_PATH_FUNC
+}
+
+/// What is wrong with a type that has one.
+pub(crate) fn becomes_json_by_a_cast(type_oid: pg_sys::Oid) -> String {
+    format!("type {} becomes JSON by a cast that is not built in", type_name(type_oid))
+}
+
+/// A type whose output and comparison run nothing but built-in code, and so does its input, if no
+/// domain is inside.
 unsafe fn is_harmless(type_oid: pg_sys::Oid, deeper: bool) -> bool {
     if type_oid.to_u32() < FIRST_USER_OID {
         return true;
