@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, BuiltinOid, Datum};
-use pgrx::varlena;
+use pgrx::{ereport, varlena, PgSqlErrorCode};
 use trem_wire::message::RowFormat;
 
 use crate::pg;
@@ -133,9 +133,29 @@ fn looked_up(function: pg_sys::Oid, memory: pg_sys::MemoryContext) -> Box<pg_sys
     info
 }
 
+/// A row of this size may be more than the machine has left.
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// Makes room for a large row. Where there is none Rust would end the process, and then the server
+/// ends all others; so it is an error of the server.
+#[inline]
+pub(crate) fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
+    if bytes >= LARGE_BYTES && buffer.try_reserve(bytes).is_err() {
+        let message = format!("out of memory: a row of the stream needs {bytes} bytes more");
+        ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message);
+    }
+}
+
+/// Appends bytes that are encoded already.
+pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    make_room(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
 /// Appends a field whose bytes are at hand. PostgreSQL values are below 1 GiB.
 #[inline]
 pub(crate) fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+    make_room(out, bytes.len());
     out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
     out.extend_from_slice(bytes);
 }

@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use trem_wire::codec::{self, Operation, FRAME_BYTES};
 use trem_wire::compress::{Compression, Packer};
 
+use super::encode::make_room;
 use super::error::StreamError;
 
 /// A buffer that one large row has blown up beyond this is given back after the frame.
@@ -58,6 +59,7 @@ impl Frame {
     fn close_run(&mut self) {
         if let Some((operation, relation)) = self.run.take() {
             let messages = &mut self.messages;
+            make_room(messages, self.rows.len());
             codec::encode_run(messages, operation, relation, self.row_count, &self.rows);
             self.rows.clear();
             self.row_count = 0;
@@ -101,16 +103,22 @@ impl Frame {
 
     fn pack(&mut self) -> Result<(), StreamError> {
         self.close_run();
+        make_room(&mut self.packed, self.messages.len());
         self.packer.pack(&self.messages, &mut self.packed).map_err(packing)
     }
 
     fn clear(&mut self) {
         for buffer in [&mut self.messages, &mut self.rows, &mut self.packed] {
-            buffer.clear();
-            if buffer.capacity() > BUFFER_BYTES_KEPT {
-                buffer.shrink_to(FRAME_BYTES * 2);
-            }
+            empty(buffer);
         }
+    }
+}
+
+/// Empties a buffer that is used for one row after the other.
+pub(crate) fn empty(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > BUFFER_BYTES_KEPT {
+        buffer.shrink_to(FRAME_BYTES * 2);
     }
 }
 

@@ -14,8 +14,9 @@ use trem_wire::codec::{self, Operation};
 use trem_wire::definition::Definition;
 
 use super::emit::Emitter;
-use super::encode::{self, is_on_disk};
+use super::encode::{self, append, is_on_disk};
 use super::error::StreamError;
+use super::frame::empty;
 use super::identity::OldRow;
 use super::relation::{table_name, Mapping};
 use super::rules::TableRules;
@@ -178,7 +179,7 @@ impl Rows {
         let send_old = !old.is_null() && unsafe { self.old_is_needed(target)? };
 
         let out = out.row(Operation::Update, target.mapping);
-        let old_row = send_old.then_some(|out: &mut Vec<u8>| out.extend_from_slice(&self.old_key));
+        let old_row = send_old.then_some(|out: &mut Vec<u8>| append(out, &self.old_key));
         codec::encode_update_row(out, any_unchanged, false, old_row);
         // SAFETY: as above.
         unsafe { encode_row(target.mapping, &self.new, out) };
@@ -252,13 +253,13 @@ impl Rows {
         if let Some(column) = find_on_disk(target.mapping, &self.old) {
             return Err(target.value_not_in_wal(column));
         }
-        self.old_key.clear();
+        empty(&mut self.old_key);
         // SAFETY: the values are those of the mapping's attributes, and none is on disk.
         unsafe { encode_address(target.mapping, &self.old, &mut self.old_key) };
         if target.mapping.key_count == 0 {
             return Ok(true);
         }
-        self.new_key.clear();
+        empty(&mut self.new_key);
         // SAFETY: as above.
         unsafe { encode_address(target.mapping, &self.new, &mut self.new_key) };
         Ok(self.old_key != self.new_key)

@@ -10,10 +10,11 @@
 //! server:  replies?  pending? --.                 read and decode a record   flush   pending? ..
 //! here:                         `-> records, until something is sent, or RECORDS_MAX
 //! ```
-//! A record is decoded here only if more WAL is flushed behind it: we read one ahead. The last one
-//! at hand is always the server's, because only then does it note how far it has sent. Otherwise it
-//! would tell less than is true for as long as nothing else happens, and a server that shuts down
-//! would wait for ever for the client to confirm exactly what it noted.
+//! A record is decoded here only if the one behind it is there as a whole: we read ahead, and never
+//! wait for WAL. The last one at hand is always the server's, because only then does it note how
+//! far it has sent. Otherwise it would tell less than is true for as long as nothing else happens;
+//! a commit that waits for this stream would wait as long, and a server that shuts down for ever,
+//! for the client to confirm exactly what it noted.
 //!
 //! # When nothing is decoded here
 //! - While a record is being read or decoded: the server asks whether output is pending there too.
@@ -83,6 +84,7 @@ struct Stream {
     ours: CommMethods,
     write: pg_sys::LogicalOutputPluginWriterWrite,
     update_progress: pg_sys::LogicalOutputPluginWriterUpdateProgress,
+    page_read: pg_sys::XLogPageReadCB,
     /// A record is being decoded.
     inside: bool,
     /// Something was sent in this turn.
@@ -115,6 +117,7 @@ impl Turn {
                 ours,
                 write: (*context).write,
                 update_progress: (*context).update_progress,
+                page_read: (*(*context).reader).routine.page_read,
                 inside: false,
                 sent: false,
                 ended: false,
@@ -122,6 +125,7 @@ impl Turn {
             });
             (*context).write = Some(write);
             (*context).update_progress = Some(update_progress);
+            (*(*context).reader).routine.page_read = Some(page_read);
             if let Some(stream) = &*stream {
                 server::COMM_METHODS = &raw const stream.ours;
             }
@@ -173,7 +177,10 @@ unsafe extern "C-unwind" fn is_send_pending() -> bool {
         }
         stream().sent = false;
         for _ in 0..RECORDS_MAX {
-            if !is_followed(reader) || !decode_one(context, reader) || stream().sent {
+            if !is_followed(reader) || !decode_one(context, reader) {
+                break;
+            }
+            if stream().sent || stream().ended {
                 break;
             }
         }
@@ -181,18 +188,48 @@ unsafe extern "C-unwind" fn is_send_pending() -> bool {
     }
 }
 
-/// Whether there is a next record, with more behind it. Read ahead, it waits in the reader's queue.
+/// Whether there is a next record, with another one behind it. They wait in the reader's queue.
 unsafe fn is_followed(reader: *mut pg_sys::XLogReaderState) -> bool {
     // SAFETY: no record is being read or decoded, and the reader has a current one.
     unsafe {
-        if !is_flushed((*reader).EndRecPtr) {
-            return false;
+        let next = following(reader, (*reader).record);
+        !next.is_null() && !following(reader, next).is_null()
+    }
+}
+
+/// The record behind this one, or null if it is not there yet as a whole.
+unsafe fn following(
+    reader: *mut pg_sys::XLogReaderState,
+    record: *mut pg_sys::DecodedXLogRecord,
+) -> *mut pg_sys::DecodedXLogRecord {
+    // SAFETY: as above; the record is in the reader's queue.
+    unsafe {
+        let mut next = (*record).next;
+        if next.is_null() && is_flushed((*record).next_lsn) {
+            inside(|| next = server::XLogReadAhead(reader, true));
         }
-        let mut next = (*(*reader).record).next;
-        if next.is_null() {
-            inside(|| next = server::XLogReadAhead(reader, false));
+        next
+    }
+}
+
+/// The server's own way to read a page waits until so much WAL is flushed.
+unsafe extern "C-unwind" fn page_read(
+    reader: *mut pg_sys::XLogReaderState,
+    page: pg_sys::XLogRecPtr,
+    wanted: c_int,
+    record: pg_sys::XLogRecPtr,
+    buffer: *mut c_char,
+) -> c_int {
+    // SAFETY: called by the server, with arguments for its own function. A length is not negative.
+    unsafe {
+        let last = page + (wanted as u64).saturating_sub(1);
+        if (*reader).nonblocking && !is_flushed(last) {
+            return pg_sys::XLogPageReadResult::XLREAD_WOULDBLOCK;
         }
-        !next.is_null() && is_flushed((*next).next_lsn)
+        match stream().page_read {
+            Some(page_read) => page_read(reader, page, wanted, record, buffer),
+            None => pg_sys::XLogPageReadResult::XLREAD_FAIL,
+        }
     }
 }
 
@@ -258,6 +295,8 @@ unsafe extern "C-unwind" fn update_progress(
 ) {
     // SAFETY: called by the server, with arguments for its own function.
     unsafe {
+        // A whole transaction may have gone by: time to look for replies.
+        stream().sent |= skipped;
         if let Some(update_progress) = stream().update_progress {
             inside(|| update_progress(context, position, xid, skipped));
         }

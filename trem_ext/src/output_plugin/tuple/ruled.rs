@@ -34,7 +34,7 @@ use trem_wire::message::ErrorRow;
 use super::super::inputs::Inputs;
 use super::super::rules::{Condition, Rule};
 use super::{
-    encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
+    append, encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
     TableRules, Target, NO_OLD_KEY,
 };
 use crate::pg::expression::Junction;
@@ -398,7 +398,7 @@ impl Rows {
         let any_unchanged = self.unchanged.contains(&true);
         let any_unknown = self.unknown.contains(&true);
         let out = out.row(Operation::Update, target.mapping);
-        let old_row = send_old.then_some(|out: &mut Vec<u8>| out.extend_from_slice(&self.old_key));
+        let old_row = send_old.then_some(|out: &mut Vec<u8>| append(out, &self.old_key));
         codec::encode_update_row(out, any_unchanged, any_unknown, old_row);
         // SAFETY: as above.
         unsafe { encode_row(target.mapping, &self.new, out) };
@@ -426,7 +426,7 @@ impl Rows {
             let unnamed = key_count > 0
                 && run!(self, target, rules).address(&mut self.new, key_count).is_err();
             if !unnamed && self.old_is_needed(target)? {
-                out.row(Operation::Delete, target.mapping).extend_from_slice(&self.old_key);
+                append(out.row(Operation::Delete, target.mapping), &self.old_key);
             }
         }
         Ok(())
