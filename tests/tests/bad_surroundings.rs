@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use trem_tests::{server_programs, wait_for, Cluster, Pair};
+use trem_tests::{server_programs, wait_for, Cluster, Database, Pair};
 
 const ITEM: &str = "CREATE TABLE item (id int PRIMARY KEY, v text);
     INSERT INTO item SELECT n, 'v' FROM generate_series(1, 100) n";
@@ -358,6 +358,22 @@ fn a_crash_of_the_target_is_survived() {
     });
 }
 
+/// Locks the table on the target, and lets come what the applier then cannot apply. The lock goes
+/// with the session that is returned.
+fn stand_still(pair: &mut Pair, rows: u32) -> Database {
+    let mut other = pair.target_cluster.connect("warehouse");
+    other.exec("BEGIN; LOCK TABLE item");
+    pair.source.exec(&format!(
+        "INSERT INTO item SELECT 1000 + n, repeat(md5(n::text), 32)
+         FROM generate_series(1, {rows}) n"
+    ));
+    let target = &mut pair.target;
+    wait_for("the applier to wait for the lock", || {
+        target.holds("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+    });
+    other
+}
+
 /// More comes than the applier keeps in memory, so that it reads nothing more from its stream; yet
 /// the source must hear from it.
 #[test]
@@ -370,23 +386,62 @@ fn a_target_that_stands_still_for_long_keeps_its_stream() {
     pair.wait_for_phase("t", "cdc");
     let sender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'trem_t'";
     let serves = pair.source.text(sender);
-    let mut other = pair.target_cluster.connect("warehouse");
-    other.exec("BEGIN; LOCK TABLE item");
-    pair.source.exec(
-        "INSERT INTO item SELECT 1000 + n, repeat(md5(n::text), 32)
-         FROM generate_series(1, 100000) n",
-    );
+    let lock = stand_still(&mut pair, 100_000);
     let now = pair.source.text("SELECT clock_timestamp()");
     let later = format!(
         "SELECT reply_time > '{now}'::timestamptz + interval '6 s' FROM pg_stat_replication"
     );
     let source = &mut pair.source;
-    wait_for("a reply much later", || source.value(&later).as_deref() == Some("t"));
+    wait_for("a reply much later", || source.holds(&later));
     assert_eq!(pair.source.text(sender), serves);
-    other.exec("COMMIT");
+    drop(lock);
     pair.catch_up("t", &mut applier);
     applier.terminate();
     pair.assert_same_table("public.item");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_target_that_stands_still() {
+    let mut pair = started();
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    let lock = stand_still(&mut pair, 1000);
+    applier.terminate();
+    assert_eq!(pair.target.number("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1);
+    drop(lock);
+    pair.replicate("t");
+    pair.assert_same_table("public.item");
+}
+
+/// It was started while its worker was still about to stop, and nobody looked again.
+#[test]
+fn a_task_that_is_stopped_and_started_again_at_once_goes_on() {
+    let mut pair = started();
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    let lock = stand_still(&mut pair, 1000);
+    pair.call(&["stop_task('t')"]);
+    applier.wait_for_log("stopping");
+    pair.call(&["start_task('t')"]);
+    drop(lock);
+    pair.catch_up("t", &mut applier);
+    applier.terminate();
+    pair.assert_same_table("public.item");
+}
+
+#[test]
+fn a_task_whose_target_stands_still_gives_up_its_slot_when_it_keeps_too_much_wal() {
+    let mut pair = started_with(r#"{"wal_keep_bytes": 1000000}"#);
+    pair.expect_log("wal_keep_bytes");
+    let mut applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    let lock = stand_still(&mut pair, 50_000);
+    let message = pair.wait_for_error("t");
+    assert!(message.contains("wal_keep_bytes (1000000)"), "{message}");
+    assert_eq!(pair.source.number("SELECT count(*) FROM pg_replication_slots"), 0);
+    drop(lock);
+    applier.terminate();
+    pair.refuse("t", &["slot", "reload"]);
 }
 
 fn cut(cluster: &Cluster, dbname: &str) {

@@ -85,8 +85,30 @@ fn a_stream_of_1_000_000_rows_leaves_300_000_out_and_memory_stays_flat() {
         assert!(after < before + 10_000, "{name}: memory grew from {before} kB to {after} kB");
         println!("{name}: {before} kB, {after} kB");
     }
+    // A stop does not wait until the source was told of all of them.
+    let source = &mut pair.source;
+    wait_for("the source to be told of each row", || {
+        source.number("SELECT count(*) FROM trem.exception") == 300_000
+    });
     applier.terminate();
     check_contents(&mut pair, 300_000);
+}
+
+/// The stream is opened again, to go through the transaction one by one, while its sender is still
+/// busy with the rest of it.
+#[test]
+fn a_row_that_fails_early_in_a_large_transaction_stops_the_task() {
+    let mut pair = Pair::with_settings(&[SMALL_BUFFER], &[]);
+    pair.source.exec("CREATE TABLE item (id int PRIMARY KEY, v int, name text)");
+    pair.create_task("t", &["public.item"]);
+    pair.call(&["set_value('t', 'public.item', 'v', '1000000 / v')"]);
+    pair.start_task("t");
+    pair.replicate("t");
+    pair.source.exec("INSERT INTO item VALUES (0, 1, 'before')");
+    pair.source
+        .exec("INSERT INTO item SELECT n, n - 10, md5(n::text) FROM generate_series(1, 500000) n");
+    pair.refuse("t", &["transaction at", "item", "22012", "skip_row"]);
+    assert_eq!(pair.target.text("SELECT string_agg(name, ' ') FROM item"), "before");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{watch, Notify};
 use tokio::task::JoinSet;
@@ -97,9 +98,17 @@ pub async fn run(options: Options, bars: Bars, mut stop: Stop) -> Result<End> {
                 Some(notification) => {
                     supervisor.notified(notification.payload()).await;
                 }
-                None => notifications = supervisor.listen_again(&mut stop).await?,
+                None => {
+                    if let Some(again) = supervisor.listen_again(&mut stop).await {
+                        notifications = again;
+                    }
+                }
             },
-            Some(ended) = supervisor.workers.join_next() => supervisor.ended(ended).await,
+            Some(ended) = supervisor.workers.join_next() => {
+                if let Some(task) = supervisor.ended(ended).await {
+                    supervisor.notified(&task).await;
+                }
+            }
             () = stop.asked() => {
                 supervisor.stop_all().await;
                 return Ok(End::Done);
@@ -109,23 +118,28 @@ pub async fn run(options: Options, bars: Bars, mut stop: Stop) -> Result<End> {
 }
 
 impl Supervisor {
-    /// The source went away: until it is back the workers retry on their own.
-    async fn listen_again(&mut self, stop: &mut Stop) -> Result<UnboundedReceiver<Notification>> {
+    /// The source went away: until it is back the workers retry on their own. `None`: asked to
+    /// stop.
+    async fn listen_again(&mut self, stop: &mut Stop) -> Option<UnboundedReceiver<Notification>> {
         tracing::info!("the connection that listens to the source is lost: connecting again");
         let mut pause = PAUSE_MIN;
         loop {
-            match self.listen().await {
+            let listened = tokio::select! {
+                listened = self.listen() => listened,
+                () = stop.asked() => return None,
+            };
+            match listened {
                 Ok(notifications) => {
                     if let Err(error) = self.refresh(None, false).await {
                         tracing::warn!("the tasks cannot be listed: {error}");
                     }
-                    return Ok(notifications);
+                    return Some(notifications);
                 }
                 Err(error) => tracing::debug!("the source is not back: {error}"),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                () = stop.asked() => return self.listen().await,
+                () = stop.asked() => return None,
             }
         }
     }
@@ -160,8 +174,8 @@ impl Supervisor {
             .filter(|task| task.started && (names.is_empty() || names.contains(&task.name)))
             .collect();
         for (name, running) in &self.running {
-            if !wanted.iter().any(|task| task.name == *name) {
-                running.stop.send_replace(true);
+            if !wanted.iter().any(|task| task.name == *name) && !running.stop.send_replace(true) {
+                tracing::info!(task = %name, "stopping: the open group is finished first");
             }
         }
         for task in wanted {
@@ -223,16 +237,21 @@ impl Supervisor {
         self.running.insert(name, running);
     }
 
-    async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+    /// Takes in the end of a worker. The task whose state on the source is to be looked at comes
+    /// back: it changed when the worker could not be told any more.
+    async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Option<String> {
         let (name, result) = match ended {
             Ok(ended) => ended,
             Err(died) => {
                 let of = self.running.iter().find(|(_, running)| running.worker == died.id());
-                let Some(name) = of.map(|(name, _)| name.clone()) else { return };
+                let name = of.map(|(name, _)| name.clone())?;
                 (name, Err(Error::new(Kind::Internal, format!("the worker died: {died}"))))
             }
         };
-        let Some(running) = self.running.remove(&name) else { return };
+        let running = self.running.remove(&name)?;
+        let stopping = *running.stop.borrow();
+        let changed = stopping || running.wake.notified().now_or_never().is_some();
+        let look_again = changed.then(|| name.clone());
         let error = match result {
             Ok(outcome) => {
                 let phase = match outcome {
@@ -242,11 +261,10 @@ impl Supervisor {
                 tracing::info!(task = %name, "{}", outcome_text(outcome));
                 running.reporter.phase(phase);
                 running.reporter.flush().await;
-                return;
+                return look_again;
             }
             Err(error) => error,
         };
-        let stopping = *running.stop.borrow();
         let ran_well = running.started_at.elapsed() > RAN_WELL;
         let failures = if ran_well { 1 } else { running.failures + 1 };
         let again = match error.policy() {
@@ -261,7 +279,7 @@ impl Supervisor {
             running.reporter.error(Phase::Starting, &error);
             running.reporter.flush().await;
             self.restart(running.task, failures, pause).await;
-            return;
+            return None;
         }
         self.failed = true;
         match error.hint_text() {
@@ -270,6 +288,7 @@ impl Supervisor {
         }
         running.reporter.error(Phase::Failed, &error);
         running.reporter.flush().await;
+        look_again
     }
 
     /// With the task as the source has it now: its endpoint may have been mended.

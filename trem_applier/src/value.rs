@@ -19,6 +19,11 @@ impl Value {
         Value { bytes: field.map(|field| rows.slice_ref(field)), format }
     }
 
+    /// In bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Bytes::len)
+    }
+
     /// A parameter that is no field of a row.
     pub(crate) fn whole(format: RowFormat, bytes: Bytes) -> Self {
         Value { bytes: Some(bytes), format }

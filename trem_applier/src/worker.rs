@@ -19,6 +19,11 @@
 //! where to go on, and the slot is never confirmed past it.
 //!
 //! `prepare` does 3 to 5, `follow` does 7.
+//!
+//! # Stop
+//! It is looked at between these steps, and inside of the long ones. A server may keep us waiting
+//! in any of them, say for a lock on a table of the target: a while after the request the worker is
+//! dropped where it is.
 
 mod follow;
 mod pace;
@@ -47,6 +52,9 @@ const LOCK_TIMEOUT: &str = "10s";
 
 /// A definition that was published is looked for again after this time; a notification is sooner.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a stop may take, when a server does not answer, before everything is given up.
+const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// After this time it is said that it cannot be seen.
 const TOLD_AFTER: Duration = Duration::from_secs(10);
@@ -78,7 +86,7 @@ pub struct Worker {
 struct Run {
     worker: Worker,
     target: ConnInfo,
-    control: Control,
+    control: Arc<Control>,
     session: Session,
     /// Changes up to here are applied one by one, because a group failed.
     careful_until: Lsn,
@@ -91,7 +99,14 @@ impl Worker {
     /// Serves the task until it is done, stopped, or fails.
     pub async fn run(self) -> Result<Outcome> {
         let name = self.task.name.clone();
-        let result = self.serve().await;
+        let stop = self.stop.clone();
+        let result = tokio::select! {
+            result = self.serve() => result,
+            () = long_asked(stop) => {
+                tracing::info!(task = %name, "a server does not answer: what is open is given up");
+                Ok(Outcome::Stopped)
+            }
+        };
         result.map_err(|error| error.context(format!("task \"{name}\"")))
     }
 
@@ -105,6 +120,7 @@ impl Worker {
             session.map_err(|error| at_target(error, &self.task.target))
         };
         let (control, session) = tokio::try_join!(Control::connect(&self.source, &name), session)?;
+        let control = Arc::new(control);
         let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
         run.take_task().await?;
         run.life().await
@@ -238,6 +254,13 @@ impl Run {
         self.drop_slot().await?;
         Ok(Outcome::Finished)
     }
+}
+
+/// Asked to stop, and long enough ago to end whatever is waited for. That is as good as a kill:
+/// what is not committed is rolled back and comes again.
+async fn long_asked(mut stop: Stop) {
+    stop.asked().await;
+    tokio::time::sleep(STOP_MAX).await;
 }
 
 /// Names the endpoint, and how it is mended.

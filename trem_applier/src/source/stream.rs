@@ -9,8 +9,11 @@
 //!
 //! Frames of small transactions that arrived together are unpacked into one piece of memory and
 //! handed on together, up to [`EVENT_BYTES`]. Memory is bounded: at most [`EVENTS_MAX`] such events
-//! wait; then nothing more is read from the socket, and the source's walsender waits. Status still
-//! goes out, on a timer.
+//! wait, and an event that is larger counts as several; then nothing more is read from the socket,
+//! and the source's walsender waits. Status still goes out, on a timer.
+//!
+//! A [`Stream`] that is dropped closes its socket, and so does one whose clean end takes too long:
+//! a walsender that is deep in a large transaction would go on sending, and keep the slot.
 //!
 //! What is confirmed comes from the applier through a watch and is never more than the durable
 //! `applied_lsn` on the target.
@@ -26,10 +29,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch, OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
-use tokio::time::{interval, MissedTickBehavior};
+use tokio::time::{interval, sleep, MissedTickBehavior};
 use trem_wire::codec::{decode_frame, FRAME_BYTES};
 use trem_wire::compress::Unpacker;
 use trem_wire::message::Message;
@@ -38,7 +40,7 @@ use trem_wire::Lsn;
 use super::replication::{Event, ReplicationStream, StandbyStatus};
 use crate::error::{Error, Kind, Result};
 
-/// Events that wait to be applied.
+/// Events that wait to be applied, each of [`EVENT_BYTES`].
 const EVENTS_MAX: usize = 32;
 
 /// No more frames are added to an event of this size.
@@ -81,9 +83,12 @@ pub enum StreamEvent {
     Passed { position: Lsn, asked: bool },
 }
 
+/// An event, and the room that it takes until somebody takes it.
+type Waiting = (StreamEvent, OwnedSemaphorePermit);
+
 /// The applier's end of the stream.
 pub struct Stream {
-    events: mpsc::Receiver<StreamEvent>,
+    events: mpsc::UnboundedReceiver<Waiting>,
     confirmed: watch::Sender<Lsn>,
     /// How the thread ended.
     ended: oneshot::Receiver<Result<()>>,
@@ -96,10 +101,11 @@ impl Stream {
     where
         F: Future<Output = Result<(ReplicationStream, Duration)>> + Send + 'static,
     {
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (sender, events) = mpsc::unbounded_channel();
         let (confirmed, watched) = watch::channel(confirmed);
         let (opened, is_open) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
+        let (mut end, ended) = oneshot::channel();
         let life = async move {
             let (stream, status_every) = match opening.await {
                 Ok(stream) => stream,
@@ -109,6 +115,8 @@ impl Stream {
             let pump = Pump {
                 stream,
                 events: sender,
+                room: Arc::new(Semaphore::new(EVENTS_MAX)),
+                waiting: VecDeque::new(),
                 confirmed: watched,
                 received: Lsn::INVALID,
                 late: Duration::ZERO,
@@ -119,11 +127,15 @@ impl Stream {
                 failure: None,
             };
             let _ = opened.send(Ok(()));
-            let _ = end.send(pump.run(status_every).await);
+            let ran = tokio::select! {
+                biased;
+                () = end.closed() => return,
+                ran = pump.run(status_every) => ran,
+            };
+            let _ = end.send(ran);
         };
-        thread::Builder::new().name("trem-stream".to_owned()).spawn(move || {
-            Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(life))
-        })?;
+        let named = thread::Builder::new().name("trem-stream".to_owned());
+        named.spawn(move || runtime.block_on(life))?;
         is_open.await.unwrap_or_else(|_| Err(died()))?;
         Ok(Stream { events, confirmed, ended })
     }
@@ -131,14 +143,14 @@ impl Stream {
     /// The next event; an error when the stream ended.
     pub async fn next(&mut self) -> Result<StreamEvent> {
         match self.events.recv().await {
-            Some(event) => Ok(event),
+            Some((event, _)) => Ok(event),
             None => Err(self.end().await),
         }
     }
 
     /// An event that is already here.
     pub fn try_next(&mut self) -> Option<StreamEvent> {
-        self.events.try_recv().ok()
+        self.events.try_recv().ok().map(|(event, _)| event)
     }
 
     /// Everything before this position is durable on the target.
@@ -172,7 +184,10 @@ impl Stream {
 
 struct Pump {
     stream: ReplicationStream,
-    events: mpsc::Sender<StreamEvent>,
+    events: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
+    /// Events for which there is no room, with what they take of it.
+    waiting: VecDeque<(StreamEvent, u32)>,
     confirmed: watch::Receiver<Lsn>,
     received: Lsn,
     late: Duration,
@@ -192,23 +207,15 @@ impl Pump {
         let mut unpacker = Unpacker::new()?;
         let mut timer = interval(status_every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let events = self.events.clone();
-        let mut waiting: VecDeque<StreamEvent> = VecDeque::new();
         loop {
-            while let Some(event) = waiting.pop_front() {
-                if let Err(TrySendError::Full(event)) = events.try_send(event) {
-                    waiting.push_front(event);
-                    wait_for_room(&events);
-                    break;
-                }
-            }
-            if waiting.is_empty() {
+            self.hand_on_waiting();
+            if self.waiting.is_empty() {
                 if let Some(failure) = self.failure.take() {
                     return Err(failure);
                 }
                 if self.late >= LATE_MIN && self.at_once > 0 {
                     if let Some(event) = self.stream.next().now_or_never() {
-                        self.received(event?, &mut unpacker, &mut waiting).await?;
+                        self.received(event?, &mut unpacker).await?;
                         continue;
                     }
                     // Nothing else runs in this thread.
@@ -219,27 +226,39 @@ impl Pump {
             }
             tokio::select! {
                 biased;
-                () = events.closed() => return self.finish().await,
+                () = self.events.closed() => return self.finish().await,
                 _ = timer.tick() => self.send_status().await,
-                Ok(()) = self.confirmed.changed(), if self.sent_at.elapsed() >= STATUS_APART => {
-                    self.send_status().await;
-                }
-                event = self.stream.next(), if waiting.is_empty() => {
-                    self.received(event?, &mut unpacker, &mut waiting).await?;
+                Ok(()) = moved(&mut self.confirmed, self.sent_at) => self.send_status().await,
+                event = self.stream.next(), if self.waiting.is_empty() => {
+                    self.received(event?, &mut unpacker).await?;
                 }
                 // Time passes in the runtime only when it is given its turn.
-                () = yield_now(), if !waiting.is_empty() => {}
+                () = yield_now(), if !self.waiting.is_empty() => {}
             }
         }
     }
 
+    /// Hands on what there is room for, and waits for more of it if that is not all.
+    fn hand_on_waiting(&mut self) {
+        while let Some((_, takes)) = self.waiting.front() {
+            let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(*takes) else {
+                wait_for_room(&self.room, *takes);
+                return;
+            };
+            if let Some((event, _)) = self.waiting.pop_front() {
+                // Nobody may be there any more: that is looked at next.
+                let _ = self.events.send((event, room));
+            }
+        }
+    }
+
+    fn push(&mut self, event: StreamEvent, bytes: usize) {
+        let takes = bytes.div_ceil(EVENT_BYTES).clamp(1, EVENTS_MAX);
+        self.waiting.push_back((event, takes as u32));
+    }
+
     /// Takes in an event and those that came with it.
-    async fn received(
-        &mut self,
-        event: Event,
-        unpacker: &mut Unpacker,
-        waiting: &mut VecDeque<StreamEvent>,
-    ) -> Result<()> {
+    async fn received(&mut self, event: Event, unpacker: &mut Unpacker) -> Result<()> {
         self.frames.clear();
         let mut next = Some(event);
         while let Some(event) = next {
@@ -255,11 +274,8 @@ impl Pump {
                     if reply_requested {
                         self.send_status().await;
                     }
-                    self.hand_on(waiting)?;
-                    waiting.push_back(StreamEvent::Passed {
-                        position: wal_end,
-                        asked: reply_requested,
-                    });
+                    self.decode()?;
+                    self.push(StreamEvent::Passed { position: wal_end, asked: reply_requested }, 0);
                 }
                 Event::Ended => {
                     let message = "the source ended the replication stream";
@@ -274,11 +290,11 @@ impl Pump {
                 None
             });
         }
-        self.hand_on(waiting)
+        self.decode()
     }
 
     /// Decodes the frames, in memory of about their length: they may be kept for a while.
-    fn hand_on(&mut self, waiting: &mut VecDeque<StreamEvent>) -> Result<()> {
+    fn decode(&mut self) -> Result<()> {
         if self.frames.is_empty() {
             return Ok(());
         }
@@ -292,7 +308,7 @@ impl Pump {
         self.frames.clear();
         let messages = decode_frame(&frames)?;
         self.late = lateness(&messages, self.frame_sent_at).unwrap_or(self.late);
-        waiting.push_back(StreamEvent::Messages { messages, late: self.late });
+        self.push(StreamEvent::Messages { messages, late: self.late }, frames.len());
         Ok(())
     }
 
@@ -319,9 +335,21 @@ fn died() -> Error {
     Error::new(Kind::Internal, "the thread that reads the stream died")
 }
 
-/// Waits until half of the events were taken, or for a while. The thread really sleeps: nothing
-/// else runs in it, and in the runtime it would be woken by every frame that arrives.
-fn wait_for_room(events: &mpsc::Sender<StreamEvent>) {
+/// A position was newly confirmed, and the last status is long enough ago.
+async fn moved(
+    confirmed: &mut watch::Receiver<Lsn>,
+    sent_at: Instant,
+) -> Result<(), watch::error::RecvError> {
+    let apart = STATUS_APART.saturating_sub(sent_at.elapsed());
+    if !apart.is_zero() {
+        sleep(apart).await;
+    }
+    confirmed.changed().await
+}
+
+/// Waits until there is this much room, or half of all, or for a while. The thread really sleeps:
+/// nothing else runs in it, and in the runtime it would be woken by every frame that arrives.
+fn wait_for_room(room: &Semaphore, takes: u32) {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -330,7 +358,8 @@ fn wait_for_room(events: &mpsc::Sender<StreamEvent>) {
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut room = pin!(tokio::task::unconstrained(events.reserve_many(EVENTS_MAX / 2)));
+    let wanted = takes.max(EVENTS_MAX as u32 / 2);
+    let mut room = pin!(tokio::task::unconstrained(room.acquire_many(wanted)));
     let until = Instant::now() + ROOM_WAIT;
     while room.as_mut().poll(&mut context).is_pending() {
         match until.checked_duration_since(Instant::now()) {

@@ -32,6 +32,9 @@ const COPY_ROWS_MIN: u32 = 8;
 /// Statements in flight; the results of the older half are read when there are more.
 const IN_FLIGHT_MAX: usize = 1_024;
 
+/// The same in bytes.
+const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+
 /// The head of a binary COPY: signature, flags, no header extension.
 pub const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub const COPY_TAIL: &[u8] = &(-1_i16).to_be_bytes();
@@ -403,10 +406,15 @@ impl Changes {
         if self.careful {
             return self.settle(0).await;
         }
-        match self.pipeline.len() > IN_FLIGHT_MAX {
-            true => self.settle(IN_FLIGHT_MAX / 2).await,
-            false => Ok(()),
+        let pipeline = &self.pipeline;
+        if pipeline.len() <= IN_FLIGHT_MAX && pipeline.bytes() <= IN_FLIGHT_BYTES_MAX {
+            return Ok(());
         }
+        self.settle(IN_FLIGHT_MAX / 2).await?;
+        while self.pipeline.bytes() > IN_FLIGHT_BYTES_MAX / 2 {
+            self.settle(self.pipeline.len() - 1).await?;
+        }
+        Ok(())
     }
 
     /// Reads results until no more than `keep` statements are in flight.

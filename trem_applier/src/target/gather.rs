@@ -44,8 +44,9 @@ struct Known {
 pub(super) struct Gather {
     known: HashMap<u32, Known>,
     tables: BTreeMap<u32, Gathered>,
-    /// Bytes of the runs that were copied.
-    copied_bytes: usize,
+    /// Bytes of the runs that were copied, and of others that arrived meanwhile: a run shares the
+    /// memory of what arrived with it.
+    run_bytes: usize,
 }
 
 impl Gather {
@@ -89,7 +90,7 @@ impl Gather {
     /// About how much memory all of it takes.
     pub(super) fn bytes(&self) -> usize {
         let netted: usize = self.tables.values().map(|table| table.net.bytes()).sum();
-        self.copied_bytes + netted
+        self.run_bytes + netted
     }
 
     /// Takes a run in. What cannot be netted comes back: it is to be applied in source order, after
@@ -106,15 +107,22 @@ impl Gather {
         if operation == Operation::Insert && table.net.is_empty() {
             table.copied.push(run.clone());
             table.copied_rows += run.row_count as usize;
-            self.copied_bytes += run.rows.len();
+            self.run_bytes += run.rows.len();
             return Ok(());
         }
         table.net.take_in(operation, relation, run)
     }
 
+    /// A run of another table is applied while something waits here.
+    pub(super) fn pass(&mut self, run: &Run) {
+        if !self.is_empty() {
+            self.run_bytes += run.rows.len();
+        }
+    }
+
     /// Everything, table by table.
     pub(super) fn take(&mut self) -> Vec<Gathered> {
-        self.copied_bytes = 0;
+        self.run_bytes = 0;
         std::mem::take(&mut self.tables).into_values().collect()
     }
 }

@@ -41,6 +41,7 @@ pub(super) enum Expect {
 struct InFlight {
     state: State,
     expect: Expect,
+    bytes: usize,
 }
 
 enum State {
@@ -52,11 +53,13 @@ enum State {
 pub(super) struct Pipeline {
     client: Arc<Client>,
     in_flight: VecDeque<InFlight>,
+    /// Of the parameters of what is in flight.
+    bytes: usize,
 }
 
 impl Pipeline {
     pub(super) fn new(client: Arc<Client>) -> Self {
-        Pipeline { client, in_flight: VecDeque::new() }
+        Pipeline { client, in_flight: VecDeque::new(), bytes: 0 }
     }
 
     pub(super) fn client(&self) -> &Arc<Client> {
@@ -67,10 +70,17 @@ impl Pipeline {
         self.in_flight.len()
     }
 
+    /// Bytes of parameters in flight.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// A result that is still to come may be wrong without being an error of the server: an update
-    /// that finds no row. Until it is read nothing may be committed.
+    /// that finds no row, or a statement that was never sent. Until it is read nothing may be
+    /// committed.
     pub(super) fn must_be_read(&self) -> bool {
         self.in_flight.iter().any(|sent| match sent.expect {
+            _ if matches!(sent.state, State::Done(Err(_))) => true,
             Expect::Updated(_) | Expect::UpdatedAll(..) | Expect::UpdatedOrWanted(..) => true,
             Expect::Anything
             | Expect::Progress
@@ -80,12 +90,17 @@ impl Pipeline {
         })
     }
 
-    pub(super) async fn send(&mut self, mut sent: Sent, expect: Expect) {
+    pub(super) async fn send(&mut self, sent: Sent, expect: Expect) {
+        self.send_bytes(sent, expect, 0).await;
+    }
+
+    async fn send_bytes(&mut self, mut sent: Sent, expect: Expect, bytes: usize) {
         let state = match poll_immediate(&mut sent).await {
             Some(result) => State::Done(result),
             None => State::Waiting(Mutex::new(sent)),
         };
-        self.in_flight.push_back(InFlight { state, expect });
+        self.bytes += bytes;
+        self.in_flight.push_back(InFlight { state, expect, bytes });
     }
 
     pub(super) async fn send_simple(&mut self, sql: String) {
@@ -102,13 +117,15 @@ impl Pipeline {
     ) {
         let client = Arc::clone(&self.client);
         let statement = statement.clone();
+        let bytes = values.iter().map(Value::len).sum();
         let sent = async move { client.execute_raw(&statement, values).await };
-        self.send(Box::pin(sent), expect).await;
+        self.send_bytes(Box::pin(sent), expect, bytes).await;
     }
 
     /// The result of the oldest statement; `None` when none is in flight.
     pub(super) async fn next(&mut self) -> Option<(Result<u64>, Expect)> {
-        let InFlight { state, expect } = self.in_flight.pop_front()?;
+        let InFlight { state, expect, bytes } = self.in_flight.pop_front()?;
+        self.bytes -= bytes;
         let result = match state {
             State::Done(result) => result,
             State::Waiting(sent) => sent.into_inner().expect("nobody holds the lock").await,

@@ -12,7 +12,8 @@
 //! `applied_lsn` at once; when the group is still coming in it only proves and locks the old one,
 //! and the new one is written last. A position that is not what we recorded makes it fail (division
 //! by zero, SQLSTATE 22012), which aborts the transaction on the server: so everything after it may
-//! be sent without waiting, and nothing of it can be committed.
+//! be sent without waiting, and nothing of it can be committed. Should BEGIN itself fail, what was
+//! sent after it would be transactions of their own: those are read only in this session.
 //!
 //! # Pipelining
 //! Statements are sent without waiting for their results; results are read in order, at the latest
@@ -53,6 +54,11 @@ use crate::error::{Error, Result};
 
 mod netted;
 
+/// Messages of triggers are nobody's business here, and more than the answer to a statement that is
+/// read later keeps the client from reading at all.
+const SETTINGS: &str =
+    "SET synchronous_commit = off; SET lock_timeout = 0; SET client_min_messages = error";
+
 pub struct Session {
     client: Arc<Client>,
     thread: Thread,
@@ -92,7 +98,7 @@ impl Session {
     pub async fn open(info: &ConnInfo, task: &str, task_id: &str) -> Result<Self> {
         let info = info.with_application_name(&format!("trem:{task}:apply"));
         let (thread, client) = Thread::connect(&info).await?;
-        client.batch_execute("SET synchronous_commit = off; SET lock_timeout = 0").await?;
+        client.batch_execute(SETTINGS).await?;
         // Without the right to it, triggers fire and foreign keys are checked, in source order.
         let replica = "SET session_replication_role = replica";
         if let Err(error) = client.batch_execute(replica).await {
@@ -164,7 +170,9 @@ impl Session {
         self.client.batch_execute("SET synchronous_commit = on").await?;
         self.client.batch_execute(setwise::SETTINGS).await?;
         progress::claim(&self.client, &self.task_id, self.owner, timeline).await?;
-        self.client.batch_execute("SET synchronous_commit = off").await?;
+        self.client
+            .batch_execute("SET synchronous_commit = off; SET default_transaction_read_only = on")
+            .await?;
         self.applied_lsn = applied_lsn;
         self.sent_lsn = applied_lsn;
         self.durable_lsn = applied_lsn;
@@ -321,7 +329,7 @@ impl Session {
         if self.transaction != Transaction::Closed {
             return Ok(());
         }
-        self.changes.pipeline.send_simple("BEGIN".to_owned()).await;
+        self.changes.pipeline.send_simple(setwise::BEGIN.to_owned()).await;
         self.transaction = match end {
             Some(end) => {
                 self.send_progress(end).await?;
@@ -392,9 +400,11 @@ impl Session {
         }
     }
 
-    /// Makes everything committed so far durable now, for a clean end.
+    /// Makes everything committed so far durable now, for a clean end. Then the session is for
+    /// other statements, until it starts to apply again.
     pub async fn flush(&mut self) -> Result<()> {
         self.join().await?;
+        self.client.batch_execute("SET default_transaction_read_only = off").await?;
         if self.unflushed.is_empty() {
             return Ok(());
         }

@@ -85,6 +85,9 @@ pub(super) const SETTINGS: &str = "
         ('enable_memoize', 'off'), ('jit', 'off'), ('work_mem', '64MB')) v (name, value)
     WHERE s.name = v.name";
 
+/// Outside of it the session may write nothing, see [`session`](super::session).
+pub(super) const BEGIN: &str = "BEGIN READ WRITE";
+
 /// What a job does before and after the changes.
 pub(super) struct Frame {
     /// Opens the transaction, and moves progress from the first position to the second.
@@ -222,7 +225,7 @@ impl Setwise {
 
     async fn send(&mut self, job: &mut Job, frame: Frame, tables: Vec<Work>) -> Result<()> {
         if let Some((old, new)) = frame.begin {
-            job.pipeline.send_simple("BEGIN".to_owned()).await;
+            job.pipeline.send_simple(BEGIN.to_owned()).await;
             self.place.send_move(&mut job.pipeline, old, new).await?;
         }
         for table in tables {

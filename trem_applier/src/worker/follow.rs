@@ -14,11 +14,12 @@
 //! compute: the transactions before are applied, and the task stops at exactly that one.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::time::{interval, MissedTickBehavior};
+use tokio::time::{interval, interval_at, sleep, MissedTickBehavior};
 use trem_wire::compress::Compression;
 use trem_wire::definition::{Definition, OnError};
 use trem_wire::message::{Message, Relation};
@@ -51,11 +52,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often the slot's held WAL is compared with `wal_keep_bytes`.
 const WAL_CHECK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long the source may take to let go of a slot whose stream we have closed. It notices when
+/// it sends something, or at the latest when it wants to know whether we are still there.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// There is no way to wait for that.
+const SLOT_LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// How long a stop waits for the end of the open source transaction; then it is rolled back.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Skipped rows that the source is told of at a time.
-const TOLD_TOGETHER: i64 = 1_000;
+const TOLD_TOGETHER: i64 = 10_000;
 
 /// Messages are carried out when they hold this much, even if more is at hand.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -80,7 +88,6 @@ struct Follow {
     barrier: Option<Barrier>,
     counts: HashMap<u32, Counts>,
     recorded_at: Instant,
-    checked_at: Instant,
     /// The last record of a skipped row that the source was told of.
     told: i64,
     /// Finish the open group, then end like this.
@@ -141,7 +148,11 @@ impl Run {
                 Err(error) if error.kind() == Kind::DefinitionNotCurrent => return Ok(None),
                 opened => opened?,
             };
-            let result = self.follow_stream(definition, &mut follow).await;
+            let held = held_wal(Arc::clone(&self.control), Arc::clone(definition));
+            let result = tokio::select! {
+                result = self.follow_stream(definition, &mut follow) => result,
+                error = held => Err(error),
+            };
             let error = match result {
                 Ok(ending) => {
                     match follow.stream.finish().await {
@@ -164,7 +175,8 @@ impl Run {
                 return Ok(None);
             }
             if error.kind() == Kind::WalKept {
-                follow.stream.finish().await?;
+                drop(follow);
+                self.slot_is_free().await?;
                 self.drop_slot().await?;
                 return Err(error);
             }
@@ -182,7 +194,22 @@ impl Run {
             self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;
+            self.slot_is_free().await?;
         }
+    }
+
+    /// Waits until the source has noticed that we left the stream.
+    async fn slot_is_free(&self) -> Result<()> {
+        let slot = slot_name(self.name());
+        let until = Instant::now() + SLOT_PATIENCE;
+        while let Some(pid) = self.control.slot(&slot).await?.and_then(|slot| slot.active_pid) {
+            if Instant::now() > until {
+                let message = format!("slot \"{slot}\" is still in use on the source, by {pid}");
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            sleep(SLOT_LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// The transaction of an error: the one that was applied last, or else the one that was being
@@ -217,7 +244,8 @@ impl Run {
         let records = progress::read_tables(client, &definition.task_id).await?;
         let windows = windows(&records)?;
         self.session.set_tables(definition, &records);
-        let careful = self.careful_until > from;
+        // Nothing lies between a commit record and the one before it, so they may be the same.
+        let careful = self.careful_until >= from;
         self.session.start(from, progress.timeline, careful).await?;
         let limits = match careful {
             true => Limits { group_transactions: 1, ..Limits::default() },
@@ -236,7 +264,6 @@ impl Run {
             barrier: self.send_barrier(definition),
             counts: self.session.counts().clone(),
             recorded_at: now,
-            checked_at: now,
             told: 0,
             ending: None,
             stop_by: None,
@@ -407,12 +434,6 @@ impl Run {
         if tells && !self.session.is_in_group() {
             self.tell_exceptions(definition, follow).await?;
         }
-        if let Some(limit) = definition.options.wal_keep_bytes {
-            if follow.checked_at.elapsed() >= WAL_CHECK_EVERY {
-                follow.checked_at = Instant::now();
-                self.check_held_wal(definition, limit).await?;
-            }
-        }
         Ok(())
     }
 
@@ -426,18 +447,6 @@ impl Run {
             follow.told = last;
         }
         Ok(())
-    }
-
-    async fn check_held_wal(&self, definition: &Definition, limit: u64) -> Result<()> {
-        let slot = slot_name(&definition.task);
-        let held = self.control.slot(&slot).await?.map_or(0, |slot| slot.held_bytes);
-        if held <= limit {
-            return Ok(());
-        }
-        let message = format!(
-            "slot \"{slot}\" holds back {held} bytes of WAL, more than wal_keep_bytes ({limit})"
-        );
-        Err(Error::new(Kind::WalKept, message).hint(start_over(definition)))
     }
 
     async fn finish(
@@ -463,6 +472,26 @@ impl Run {
             report.add_counts(&follow.counts, &counts);
         });
         Ok(ending)
+    }
+}
+
+/// Ends when the slot holds back more WAL than the task may, also while the target stands still.
+async fn held_wal(control: Arc<Control>, definition: Arc<Definition>) -> Error {
+    let Some(limit) = definition.options.wal_keep_bytes else { return pending().await };
+    let slot = slot_name(&definition.task);
+    let mut look = interval_at((Instant::now() + WAL_CHECK_EVERY).into(), WAL_CHECK_EVERY);
+    loop {
+        look.tick().await;
+        let held = match control.slot(&slot).await {
+            Ok(slot) => slot.map_or(0, |slot| slot.held_bytes),
+            Err(error) => return error,
+        };
+        if held > limit {
+            let message = format!(
+                "slot \"{slot}\" holds back {held} bytes of WAL, more than wal_keep_bytes ({limit})"
+            );
+            return Error::new(Kind::WalKept, message).hint(start_over(&definition));
+        }
     }
 }
 

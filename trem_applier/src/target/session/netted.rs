@@ -40,7 +40,8 @@ impl Session {
             false => self.layout(relation).await?,
         };
         let Some(layout) = layout else {
-            if self.gather.holds(relation.oid) {
+            self.gather.pass(&run);
+            if self.gather.holds(relation.oid) || self.gather.bytes() >= GATHERED_BYTES_MAX {
                 self.carry_out_gathered(None).await?;
             }
             return Ok(Some(run));
