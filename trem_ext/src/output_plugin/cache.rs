@@ -13,6 +13,10 @@ use super::relation::{table_name, Mapping, Source};
 use super::rules::Rules;
 use crate::pg;
 
+/// Relations that are remembered beside those of the task: of tables that are made and dropped all
+/// day there is no end.
+const FOREIGN_MAX: usize = 16 * 1024;
+
 /// A relation's place in the definition.
 #[derive(Clone, Copy)]
 struct Member {
@@ -105,14 +109,26 @@ impl Cache {
         if self.entries.get(self.last).is_some_and(|entry| entry.oid == oid) {
             return self.last;
         }
-        self.last = *self.positions.entry(oid).or_insert_with(|| {
-            let member = self.members.get(&oid);
-            let changes_from =
-                member.map_or(Lsn::INVALID, |member| definition.tables[member.table].changes_from);
-            self.entries.push(Entry { oid, changes_from, state: State::Stale });
-            self.entries.len() - 1
-        });
+        self.last = match self.positions.get(&oid) {
+            Some(&at) => at,
+            None => self.add(definition, oid),
+        };
         self.last
+    }
+
+    fn add(&mut self, definition: &Definition, oid: u32) -> usize {
+        if self.entries.len() >= self.members.len() + FOREIGN_MAX {
+            self.forget(Stale::All);
+            self.entries.clear();
+            self.positions.clear();
+        }
+        let member = self.members.get(&oid);
+        let changes_from =
+            member.map_or(Lsn::INVALID, |member| definition.tables[member.table].changes_from);
+        let at = self.entries.len();
+        self.entries.push(Entry { oid, changes_from, state: State::Stale });
+        self.positions.insert(oid, at);
+        at
     }
 
     fn set(&mut self, at: usize, state: State) {
