@@ -378,7 +378,7 @@ fn stand_still(pair: &mut Pair, rows: u32) -> Database {
 /// the source must hear from it.
 #[test]
 fn a_target_that_stands_still_for_long_keeps_its_stream() {
-    let mut pair = Pair::with_settings(&[("wal_sender_timeout", "2s")], &[]);
+    let mut pair = Pair::with_settings(&[("wal_sender_timeout", "4s")], &[]);
     pair.source.exec(ITEM);
     pair.create_task("t", &["public.item"]);
     pair.start_task("t");
@@ -389,7 +389,7 @@ fn a_target_that_stands_still_for_long_keeps_its_stream() {
     let lock = stand_still(&mut pair, 100_000);
     let now = pair.source.text("SELECT clock_timestamp()");
     let later = format!(
-        "SELECT reply_time > '{now}'::timestamptz + interval '6 s' FROM pg_stat_replication"
+        "SELECT reply_time > '{now}'::timestamptz + interval '8 s' FROM pg_stat_replication"
     );
     let source = &mut pair.source;
     wait_for("a reply much later", || source.holds(&later));
