@@ -27,7 +27,7 @@
 //! # Waiting
 //! Tests never sleep. They wait for a state ([`wait_for`]) or a position ([`Pair::catch_up`]), with
 //! a deadline. Where PostgreSQL offers no notification (a row of another database, a slot's state)
-//! the harness looks again every few milliseconds; that is the only sleep there is.
+//! the harness looks again every few milliseconds ([`look_until`]); no test has another sleep.
 //!
 //! # Which programs
 //! The server: `.work/pg_config`, the private copy that `make setup` makes (tools/server.sh); or

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use trem_tests::{server_programs, wait_for, Cluster, Database, Pair};
+use trem_tests::{server_programs, wait_for, Applier, Cluster, Database, Pair};
 
 const ITEM: &str = "CREATE TABLE item (id int PRIMARY KEY, v text);
     INSERT INTO item SELECT n, 'v' FROM generate_series(1, 100) n";
@@ -269,7 +269,7 @@ fn status_and_inspect_tell_what_there_is() {
 }
 
 /// A service that has copied, with the clusters around it about to misbehave.
-fn serving(pair: &mut Pair) -> trem_tests::Applier {
+fn serving(pair: &mut Pair) -> Applier {
     pair.expect_log("");
     let mut applier = pair.applier("t");
     pair.catch_up("t", &mut applier);
@@ -358,20 +358,29 @@ fn a_crash_of_the_target_is_survived() {
     });
 }
 
-/// Locks the table on the target, and lets come what the applier then cannot apply. The lock goes
-/// with the session that is returned.
-fn stand_still(pair: &mut Pair, rows: u32) -> Database {
-    let mut other = pair.target_cluster.connect("warehouse");
-    other.exec("BEGIN; LOCK TABLE item");
+const WAITS_FOR_LOCK: &str = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted";
+
+/// A service that follows, and cannot apply what comes: the table on the target is locked until
+/// the session that is returned is dropped.
+fn standing_still(pair: &mut Pair, rows: u32) -> (Applier, Database) {
+    let applier = pair.applier("t");
+    pair.wait_for_phase("t", "cdc");
+    let mut lock = pair.target_cluster.connect("warehouse");
+    lock.exec("BEGIN; LOCK TABLE item");
     pair.source.exec(&format!(
         "INSERT INTO item SELECT 1000 + n, repeat(md5(n::text), 32)
          FROM generate_series(1, {rows}) n"
     ));
-    let target = &mut pair.target;
-    wait_for("the applier to wait for the lock", || {
-        target.holds("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
-    });
-    other
+    wait_for("the applier to wait for the lock", || pair.target.holds(WAITS_FOR_LOCK));
+    (applier, lock)
+}
+
+#[track_caller]
+fn check_goes_on_after(lock: Database, pair: &mut Pair, applier: &mut Applier) {
+    drop(lock);
+    pair.catch_up("t", applier);
+    applier.terminate();
+    pair.assert_same_table("public.item");
 }
 
 /// More comes than the applier keeps in memory, so that it reads nothing more from its stream; yet
@@ -382,11 +391,9 @@ fn a_target_that_stands_still_for_long_keeps_its_stream() {
     pair.source.exec(ITEM);
     pair.create_task("t", &["public.item"]);
     pair.start_task("t");
-    let mut applier = pair.applier("t");
-    pair.wait_for_phase("t", "cdc");
+    let (mut applier, lock) = standing_still(&mut pair, 100_000);
     let sender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'trem_t'";
     let serves = pair.source.text(sender);
-    let lock = stand_still(&mut pair, 100_000);
     let now = pair.source.text("SELECT clock_timestamp()");
     let later = format!(
         "SELECT reply_time > '{now}'::timestamptz + interval '8 s' FROM pg_stat_replication"
@@ -394,20 +401,15 @@ fn a_target_that_stands_still_for_long_keeps_its_stream() {
     let source = &mut pair.source;
     wait_for("a reply much later", || source.holds(&later));
     assert_eq!(pair.source.text(sender), serves);
-    drop(lock);
-    pair.catch_up("t", &mut applier);
-    applier.terminate();
-    pair.assert_same_table("public.item");
+    check_goes_on_after(lock, &mut pair, &mut applier);
 }
 
 #[test]
 fn a_stop_does_not_wait_for_a_target_that_stands_still() {
     let mut pair = started();
-    let mut applier = pair.applier("t");
-    pair.wait_for_phase("t", "cdc");
-    let lock = stand_still(&mut pair, 1000);
+    let (mut applier, lock) = standing_still(&mut pair, 1000);
     applier.terminate();
-    assert_eq!(pair.target.number("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1);
+    assert!(pair.target.holds(WAITS_FOR_LOCK));
     drop(lock);
     pair.replicate("t");
     pair.assert_same_table("public.item");
@@ -417,31 +419,41 @@ fn a_stop_does_not_wait_for_a_target_that_stands_still() {
 #[test]
 fn a_task_that_is_stopped_and_started_again_at_once_goes_on() {
     let mut pair = started();
-    let mut applier = pair.applier("t");
-    pair.wait_for_phase("t", "cdc");
-    let lock = stand_still(&mut pair, 1000);
+    let (mut applier, lock) = standing_still(&mut pair, 1000);
     pair.call(&["stop_task('t')"]);
     applier.wait_for_log("stopping");
     pair.call(&["start_task('t')"]);
-    drop(lock);
-    pair.catch_up("t", &mut applier);
-    applier.terminate();
-    pair.assert_same_table("public.item");
+    check_goes_on_after(lock, &mut pair, &mut applier);
 }
 
 #[test]
 fn a_task_whose_target_stands_still_gives_up_its_slot_when_it_keeps_too_much_wal() {
     let mut pair = started_with(r#"{"wal_keep_bytes": 1000000}"#);
     pair.expect_log("wal_keep_bytes");
-    let mut applier = pair.applier("t");
-    pair.wait_for_phase("t", "cdc");
-    let lock = stand_still(&mut pair, 50_000);
+    let (mut applier, _lock) = standing_still(&mut pair, 50_000);
     let message = pair.wait_for_error("t");
     assert!(message.contains("wal_keep_bytes (1000000)"), "{message}");
     assert_eq!(pair.source.number("SELECT count(*) FROM pg_replication_slots"), 0);
-    drop(lock);
     applier.terminate();
     pair.refuse("t", &["slot", "reload"]);
+}
+
+/// The applier has read a definition and is about to open the stream with it: the source refuses,
+/// and the session of the target must then make the table that came with the newer one. It was
+/// read only by then.
+#[test]
+fn a_definition_published_while_the_stream_is_opened_takes_effect() {
+    let mut pair = started();
+    pair.replicate("t");
+    let mut lock = pair.target_cluster.connect("warehouse");
+    lock.exec("BEGIN; LOCK TABLE trem_target.progress IN SHARE MODE");
+    let mut applier = pair.applier("t");
+    wait_for("the applier to wait for the lock", || pair.target.holds(WAITS_FOR_LOCK));
+    pair.source.exec("CREATE TABLE more (id int PRIMARY KEY); INSERT INTO more VALUES (1), (2)");
+    pair.source.exec("SELECT trem.add_table('t', 'public.more')");
+    pair.start_task("t");
+    check_goes_on_after(lock, &mut pair, &mut applier);
+    pair.assert_same_table("public.more");
 }
 
 fn cut(cluster: &Cluster, dbname: &str) {

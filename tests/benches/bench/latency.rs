@@ -17,7 +17,8 @@ use crate::Size;
 const SAMPLES: u64 = 1_000;
 const ITEMS: u64 = 100_000;
 
-/// Between samples, so that everything is at rest when the next one commits.
+/// Between samples, so that everything is at rest when the next one commits. No state to wait for:
+/// asking for one would be work.
 const PAUSE: Duration = Duration::from_millis(3);
 const GIVE_UP: Duration = Duration::from_secs(60);
 

@@ -410,8 +410,9 @@ impl Changes {
         if pipeline.len() <= IN_FLIGHT_MAX && pipeline.bytes() <= IN_FLIGHT_BYTES_MAX {
             return Ok(());
         }
-        self.settle(IN_FLIGHT_MAX / 2).await?;
-        while self.pipeline.bytes() > IN_FLIGHT_BYTES_MAX / 2 {
+        while self.pipeline.len() > IN_FLIGHT_MAX / 2
+            || self.pipeline.bytes() > IN_FLIGHT_BYTES_MAX / 2
+        {
             self.settle(self.pipeline.len() - 1).await?;
         }
         Ok(())

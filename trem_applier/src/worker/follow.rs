@@ -145,7 +145,10 @@ impl Run {
                 return Ok(Some(Outcome::Stopped));
             }
             let mut follow = match self.open(definition, progress).await {
-                Err(error) if error.kind() == Kind::DefinitionNotCurrent => return Ok(None),
+                Err(error) if error.kind() == Kind::DefinitionNotCurrent => {
+                    self.session.flush().await?;
+                    return Ok(None);
+                }
                 opened => opened?,
             };
             let held = held_wal(Arc::clone(&self.control), Arc::clone(definition));

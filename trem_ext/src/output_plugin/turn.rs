@@ -177,10 +177,8 @@ unsafe extern "C-unwind" fn is_send_pending() -> bool {
         }
         stream().sent = false;
         for _ in 0..RECORDS_MAX {
-            if !is_followed(reader) || !decode_one(context, reader) {
-                break;
-            }
-            if stream().sent || stream().ended {
+            let is_decoded = is_followed(reader) && decode_one(context, reader);
+            if !is_decoded || stream().sent || stream().ended {
                 break;
             }
         }

@@ -24,18 +24,6 @@ const LANGUAGE_C: u32 = 13;
 const METADATA: [&str; 3] = ["commit_lsn", "commit_timestamp", "operation"];
 const PSEUDONYM: &str = "pseudonym";
 
-/// Functions that make JSON of whatever they are given.
-const JSON_MAKERS: [&str; 8] = [
-    "to_json",
-    "to_jsonb",
-    "row_to_json",
-    "array_to_json",
-    "json_build_object",
-    "json_build_array",
-    "jsonb_build_object",
-    "jsonb_build_array",
-];
-
 /// What has been found out about one expression.
 pub(super) struct Admission<'a> {
     faults: Vec<Fault>,
@@ -284,11 +272,9 @@ impl<'a> Admission<'a> {
 
     /// A call may mean more: of a function of the extension, or of one that makes JSON.
     unsafe fn look_at_call(&mut self, call: &pg_sys::FuncExpr) {
-        // SAFETY: the function exists; the arguments of a call are a list of nodes.
-        unsafe {
-            if call.funcid.to_u32() < FIRST_USER_OID
-                && JSON_MAKERS.contains(&utf8(pg_sys::get_func_name(call.funcid)).as_str())
-            {
+        if stable::makes_json(call.funcid) {
+            // SAFETY: the arguments of a call are a list of nodes.
+            unsafe {
                 for argument in PgList::<pg_sys::Node>::from_pg(call.args).iter_ptr() {
                     self.look_at_json(argument);
                 }
@@ -401,7 +387,7 @@ impl<'a> Admission<'a> {
         }
         // SAFETY: the type occurs in the tree, so it exists.
         let admitted = type_oid.to_u32() < FIRST_USER_OID
-            || unsafe { self.is_known(type_oid) && is_harmless(type_oid, true) };
+            || unsafe { self.is_known(type_oid) && is_harmless(type_oid) };
         if !admitted {
             let hint =
                 "Use built-in types, and enums, domains and composite types that columns of \
@@ -537,27 +523,18 @@ pub(crate) fn becomes_json_by_a_cast(type_oid: pg_sys::Oid) -> String {
 
 /// A type whose output and comparison run nothing but built-in code, and so does its input, if no
 /// domain is inside.
-unsafe fn is_harmless(type_oid: pg_sys::Oid, deeper: bool) -> bool {
-    if type_oid.to_u32() < FIRST_USER_OID {
-        return true;
-    }
-    // SAFETY: catalog lookups of a type that exists; the descriptor is a copy of ours.
+unsafe fn is_harmless(type_oid: pg_sys::Oid) -> bool {
+    let mut types = Vec::new();
+    // SAFETY: catalog lookups of types that exist.
     unsafe {
-        let element = pg_sys::get_element_type(type_oid);
-        if element != pg_sys::Oid::INVALID {
-            return is_harmless(element, deeper);
-        }
-        match pg_sys::get_typtype(type_oid) as u8 {
-            pg_sys::TYPTYPE_ENUM => true,
-            pg_sys::TYPTYPE_DOMAIN => is_harmless(pg_sys::getBaseType(type_oid), deeper),
-            pg_sys::TYPTYPE_COMPOSITE if deeper => {
-                let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
-                (0..(*descriptor).natts as usize)
-                    .map(|at| attribute(descriptor, at))
-                    .all(|field| field.attisdropped || is_harmless(field.atttypid, false))
-            }
-            _ => false,
-        }
+        with_inside(type_oid, &mut types);
+        types.iter().all(|&found| {
+            let kind = pg_sys::get_typtype(found) as u8;
+            found.to_u32() < FIRST_USER_OID
+                || pg_sys::get_element_type(found) != pg_sys::Oid::INVALID
+                || [pg_sys::TYPTYPE_ENUM, pg_sys::TYPTYPE_DOMAIN, pg_sys::TYPTYPE_COMPOSITE]
+                    .contains(&kind)
+        })
     }
 }
 

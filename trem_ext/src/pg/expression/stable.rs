@@ -125,7 +125,7 @@ const ADMITTED: &[(&str, &[&str])] = &[
         &["convert_from(bytea,name)", "convert_to(text,name)"],
     ),
     (
-        "text and JSON of any value: stable because they call the type's output function",
+        "text of any value: stable because they call the type's output function",
         &[
             "concat(\"any\")",
             "concat_ws(text,\"any\")",
@@ -137,33 +137,47 @@ const ADMITTED: &[(&str, &[&str])] = &[
             "quote_nullable(anyelement)",
             "array_to_string(anyarray,text)",
             "array_to_string(anyarray,text,text)",
-            "to_json(anyelement)",
-            "to_jsonb(anyelement)",
-            "row_to_json(record)",
-            "row_to_json(record,boolean)",
-            "array_to_json(anyarray)",
-            "array_to_json(anyarray,boolean)",
-            "json_build_object()",
-            "json_build_object(\"any\")",
-            "json_build_array()",
-            "json_build_array(\"any\")",
-            "jsonb_build_object()",
-            "jsonb_build_object(\"any\")",
-            "jsonb_build_array()",
-            "jsonb_build_array(\"any\")",
         ],
     ),
+    (
+        "JSON of any value: stable because they call the type's output function, or its cast to \
+         json; `admit` sees to that",
+        JSON_MAKERS,
+    ),
+];
+
+const JSON_MAKERS: &[&str] = &[
+    "to_json(anyelement)",
+    "to_jsonb(anyelement)",
+    "row_to_json(record)",
+    "row_to_json(record,boolean)",
+    "array_to_json(anyarray)",
+    "array_to_json(anyarray,boolean)",
+    "json_build_object()",
+    "json_build_object(\"any\")",
+    "json_build_array()",
+    "json_build_array(\"any\")",
+    "jsonb_build_object()",
+    "jsonb_build_object(\"any\")",
+    "jsonb_build_array()",
+    "jsonb_build_array(\"any\")",
 ];
 
 /// Whether a function that is not immutable is admitted.
 pub(super) fn is_admitted(function: pg_sys::Oid) -> bool {
     static OIDS: OnceLock<HashSet<u32>> = OnceLock::new();
-    OIDS.get_or_init(resolve).contains(&function.to_u32())
+    let all = || ADMITTED.iter().flat_map(|(_reason, signatures)| signatures.iter());
+    OIDS.get_or_init(|| resolve(all())).contains(&function.to_u32())
+}
+
+/// Whether it makes JSON of whatever it is given.
+pub(super) fn makes_json(function: pg_sys::Oid) -> bool {
+    static OIDS: OnceLock<HashSet<u32>> = OnceLock::new();
+    OIDS.get_or_init(|| resolve(JSON_MAKERS.iter())).contains(&function.to_u32())
 }
 
 /// The OIDs; a version of the server that lacks one of the functions does without.
-fn resolve() -> HashSet<u32> {
-    let signatures = ADMITTED.iter().flat_map(|(_reason, signatures)| signatures.iter());
+fn resolve<'a>(signatures: impl Iterator<Item = &'a &'a str>) -> HashSet<u32> {
     signatures
         .filter_map(|signature| {
             let argument = format!("pg_catalog.{signature}").into_datum();
