@@ -97,14 +97,23 @@ AS $$
 DECLARE
     served trem.task := trem.served_task(task);
     published jsonb;
+    published_in text;
 BEGIN
-    SELECT d.content INTO published
+    SELECT d.content, d.database_identity INTO published, published_in
     FROM trem.definition AS d
     WHERE d.task_id = served.task_id AND d.definition_version = served.definition_version;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'task "%" is not published', task
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = format('SELECT trem.start_task(%L);', task);
+    END IF;
+    IF published_in <> trem.database_identity() THEN
+        RAISE EXCEPTION 'task "%" was published in another database', task
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'This one was restored from a dump, or upgraded: its tables have other '
+                           'OIDs.',
+                  HINT = format('SELECT trem.start_task(%L); publishes it here. Or, if the task '
+                                'is to stay where it was: SELECT trem.stop_task(%L);', task, task);
     END IF;
     RETURN published;
 END

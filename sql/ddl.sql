@@ -8,3 +8,9 @@ CREATE EVENT TRIGGER trem_give_way ON ddl_command_start
 ALTER EVENT TRIGGER trem_give_way ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER trem_give_way IS
     'Drops the views of trem_read that would keep a table from being changed or dropped';
+
+CREATE EVENT TRIGGER trem_keep_slots ON ddl_command_start
+    WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')
+    EXECUTE FUNCTION trem.keep_slots();
+COMMENT ON EVENT TRIGGER trem_keep_slots IS
+    'Refuses to drop the extension while its tasks have replication slots';

@@ -37,6 +37,19 @@ REVOKE ALL ON ALL TABLES IN SCHEMA trem FROM PUBLIC;
 -- Functions are executable by everybody when they are made.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
 
+-- Whoever owns the database dumps it, and pg_dump reads what an extension asks it to keep: it would
+-- give up at a table that its caller may not read. Passwords are not among them.
+GRANT USAGE ON SCHEMA trem TO pg_database_owner;
+DO $$
+DECLARE
+    kept regclass;
+BEGIN
+    FOR kept IN SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'trem' LOOP
+        EXECUTE format('GRANT SELECT ON %s TO pg_database_owner', kept);
+    END LOOP;
+END
+$$;
+
 -- Every function that pins search_path pins these as well: values in statements that it prints
 -- (a domain's check, a default) and in rows must not depend on the session. And no JIT: catalog
 -- queries look expensive to the planner and touch few rows, compiling them takes seconds.
@@ -57,6 +70,9 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION trem.keep_slots() IS 'For the event trigger trem_keep_slots';
+COMMENT ON FUNCTION trem.database_identity() IS
+    'Tells one database, and one making of the extension in it, from another';
 COMMENT ON FUNCTION trem.give_way() IS 'For the event trigger trem_give_way';
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';

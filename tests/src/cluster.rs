@@ -69,6 +69,24 @@ impl Cluster {
         cluster
     }
 
+    /// A standby of this cluster in `folder`, once it follows. Stops and starts this one.
+    #[must_use]
+    pub fn standby(&self, folder: PathBuf) -> Self {
+        std::fs::create_dir_all(&folder).expect("a folder for the standby");
+        let standby = Cluster { folder };
+        self.stop();
+        output(Command::new("cp").arg("-a").arg(self.data()).arg(standby.data()));
+        self.start();
+        standby.configure(&[
+            ("unix_socket_directories", &format!("'{}'", standby.path())),
+            ("primary_conninfo", &format!("'host={} port=5432 user=postgres'", self.path())),
+        ]);
+        std::fs::write(standby.data().join("standby.signal"), "").expect("to make it a standby");
+        places::give_to_server_user(&standby.folder);
+        standby.start();
+        standby
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }

@@ -118,9 +118,18 @@ impl Pair {
         let source = self.source_conninfo();
         let mut all = vec![arguments[0], "--source", &source];
         all.extend(&arguments[1..]);
+        self.program(&all, environment)
+    }
+
+    /// Starts the program with exactly these arguments.
+    pub fn applier_of(&mut self, arguments: &[&str]) -> Applier {
+        self.program(arguments, &[])
+    }
+
+    fn program(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Applier {
         let log = self.applier_log(self.appliers);
         self.appliers += 1;
-        Applier::start(&all, environment, log)
+        Applier::start(arguments, environment, log)
     }
 
     fn applier_log(&self, number: u32) -> PathBuf {

@@ -22,6 +22,7 @@ pub(crate) mod problem;
 pub(crate) mod publish;
 pub(crate) mod rule;
 pub(crate) mod shape;
+pub(crate) mod slots;
 pub(crate) mod spi;
 mod stamp;
 pub(crate) mod statement;

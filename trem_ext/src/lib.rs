@@ -53,7 +53,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/ddl.sql",
     name = "ddl",
-    requires = ["bootstrap", api::ddl::give_way]
+    requires = ["bootstrap", api::ddl::give_way, api::ddl::keep_slots]
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 

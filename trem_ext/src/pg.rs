@@ -7,6 +7,7 @@
 mod change_at_hand;
 mod computed;
 pub(crate) mod dependency;
+mod drop_command;
 mod evaluate;
 pub(crate) mod event_trigger;
 pub(crate) mod expression;
@@ -162,6 +163,12 @@ pub(crate) unsafe fn child_context(
             pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
         )
     }
+}
+
+/// Whether the server follows another one, and so cannot write.
+pub(crate) fn is_standby() -> bool {
+    // SAFETY: reads the server's state.
+    unsafe { pg_sys::RecoveryInProgress() }
 }
 
 /// True when the server's text is UTF-8 already (or nobody knows what it is), and so can be sent

@@ -109,10 +109,14 @@ async fn check_existing(
         definition.mode.has_full_load() && definition.options.target_tables == TargetTables::Create;
     let sql = format!("SELECT EXISTS (SELECT FROM {name})");
     if must_be_empty && client.query_one(&sql, &[]).await?.get(0) {
-        findings.push(Finding::error(name, "target_rows", "the target table has rows").hint(
-            "Empty it, or set the task's option target_tables to truncate (empties it) or \
-                 keep (adds to it).",
-        ));
+        let hint = format!(
+            "On the target: TRUNCATE {name}; Or on the source, to have it emptied: SELECT \
+             trem.alter_task('{0}', '{{\"target_tables\": \"truncate\"}}'); SELECT \
+             trem.start_task('{0}'); (keep instead of truncate adds to the rows)",
+            definition.task
+        );
+        findings
+            .push(Finding::error(name, "target_rows", "the target table has rows").hint(hint));
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! What the extension does when somebody changes a table: the event trigger's function. It looks
 //! names up as its caller does and runs no statement, so it pins no `search_path`.
 
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::ddl;
+use crate::catalog::{ddl, slots};
 use crate::pg::event_trigger::{EventTrigger, Handled};
 
 /// Needs no right of the caller, and says nothing to them: they changed their own table.
@@ -19,4 +20,14 @@ fn give_way(event: EventTrigger) -> Handled {
         );
     }
     Handled
+}
+
+/// Whoever takes the extension away would leave the slots of its tasks behind.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn keep_slots(event: EventTrigger) -> Result<Handled, ErrorReport> {
+    if event.drops_extension() {
+        slots::refuse_while_there_are()?;
+    }
+    Ok(Handled)
 }

@@ -153,7 +153,7 @@ fn drop_transformation(id: i64) -> Result<(), ErrorReport> {
     }
     let sql = "DELETE FROM trem.rule AS r USING trem.task AS t
                WHERE r.id = $1 AND t.task_id = r.task_id RETURNING t.name AS task";
-    let dropped: Option<Dropped> = spi::row(sql, &[id.into()])?;
+    let dropped: Option<Dropped> = spi::returned(sql, &[id.into()])?;
     let Some(dropped) = dropped else {
         Err(Error::Missing {
             what: "transformation",

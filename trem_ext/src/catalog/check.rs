@@ -171,7 +171,7 @@ const PUBLISHED: &str = "
     FROM trem.definition AS d
     JOIN trem.task AS t USING (task_id, definition_version)
     CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
-    WHERE t.name = $1";
+    WHERE t.name = $1 AND d.database_identity = trem.database_identity()";
 
 /// Where the published definition, the draft and the catalog have come apart. None of it is an
 /// error here: publishing mends it.
@@ -180,6 +180,7 @@ fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> R
         return Ok(());
     }
     let hint = format!("SELECT trem.start_task('{}'); publishes it.", draft.task.name);
+    check_identity(draft, problems)?;
     let published: Vec<Published> = spi::rows(PUBLISHED, &[draft.task.name.as_str().into()])?;
     for table in &published {
         let message = match table {
@@ -205,6 +206,30 @@ fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> R
     if !tables_added && publish::change(draft, plan)? != Change::Nothing {
         let message = "the draft, or a table, changed since the definition was published";
         problems.push(Problem::info("not_published", message, hint));
+    }
+    Ok(())
+}
+
+/// A definition that came with a dump.
+fn check_identity(draft: &Draft, problems: &mut Vec<Problem>) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Foreign {}
+    let foreign: Option<Foreign> = spi::row(
+        "SELECT t.name
+         FROM trem.definition AS d
+         JOIN trem.task AS t USING (task_id, definition_version)
+         WHERE t.name = $1 AND d.database_identity <> trem.database_identity()",
+        &[draft.task.name.as_str().into()],
+    )?;
+    if foreign.is_some() {
+        let message = "it was published in another database: this one was restored from a dump, \
+                       or upgraded";
+        let hint = format!(
+            "SELECT trem.start_task('{0}'); publishes it here, and its tables are loaded again. \
+             Or, if the task is to stay where it was: SELECT trem.drop_task('{0}');",
+            draft.task.name
+        );
+        problems.push(Problem::warning("restored", message, hint));
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ struct Server {
     /// `None`: this minor release has no such setting and loads any plugin.
     plugins: Option<String>,
     in_recovery: bool,
+    dbname: String,
 }
 
 const SERVER: &str = "
@@ -34,7 +35,7 @@ const SERVER: &str = "
            (SELECT count(*) FROM pg_stat_get_wal_senders()) AS senders,
            current_setting('max_wal_senders')::bigint AS senders_max,
            trem.plugin_libraries() AS plugins,
-           pg_is_in_recovery() AS in_recovery";
+           pg_is_in_recovery() AS in_recovery, current_database() AS dbname";
 
 #[derive(Deserialize)]
 struct Role {
@@ -57,10 +58,17 @@ pub(crate) fn check(task: &Task, problems: &mut Vec<Problem>) -> Result<(), Erro
     check_server(&server, problems);
     if let Some(database) = &server.foreign_slot {
         let message = format!("slot \"{slot}\" belongs to database \"{database}\"");
-        let hint = "Give the task another name: slots are named after tasks, server-wide.";
+        let hint = format!(
+            "Slots are named after tasks, server-wide. If it is not needed there: SELECT \
+             pg_drop_replication_slot({}); in that database. Else drop the task here and create \
+             it under another name.",
+            name::literal(&slot)
+        );
         problems.push(Problem::error("replication_slots", message, hint));
     }
-    let username = endpoint::username(&task.source)?;
+    let source = endpoint::find(&task.source)?;
+    check_dbname(&source, &server.dbname, problems);
+    let username = source.username;
     match &username {
         Some(role) => check_role(role, problems)?,
         None => problems.push(Problem::warning(
@@ -111,6 +119,20 @@ fn check_server(server: &Server, problems: &mut Vec<Problem>) {
                 server.senders_max + 4
             ),
         ));
+    }
+}
+
+/// A database may be renamed, or restored under another name.
+fn check_dbname(source: &endpoint::Endpoint, dbname: &str, problems: &mut Vec<Problem>) {
+    let named = source.dbname.as_deref().unwrap_or_default();
+    if named != dbname {
+        let message = format!(
+            "source endpoint \"{}\" names database \"{named}\", and this one is \"{dbname}\"",
+            source.name
+        );
+        let (name, dbname) = (name::literal(&source.name), name::literal(dbname));
+        let hint = format!("SELECT trem.alter_endpoint({name}, dbname => {dbname});");
+        problems.push(Problem::error("source_database", message, hint));
     }
 }
 

@@ -27,7 +27,7 @@ impl Published {
             "SELECT d.content, d.rules
              FROM trem.definition AS d
              JOIN trem.task AS t USING (task_id, definition_version)
-             WHERE t.name = $1",
+             WHERE t.name = $1 AND d.database_identity = trem.database_identity()",
             &[draft.task.name.as_str().into()],
         )
     }
@@ -124,6 +124,7 @@ fn count_left(draft: &Draft, plan: &Plan) -> Result<(), Error> {
          CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
          JOIN pg_class AS c ON c.oid = (defined->>'oid')::oid
          WHERE t.name = $1 AND c.oid <> ALL ($2::oid[])
+           AND d.database_identity = trem.database_identity()
          ON CONFLICT (task_id, table_oid)
          DO UPDATE SET load_generation = greatest(l.load_generation, excluded.load_generation)",
         &[

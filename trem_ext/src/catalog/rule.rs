@@ -257,7 +257,7 @@ pub(crate) fn store(
            AND schema_name IS NOT DISTINCT FROM $4 AND attnum IS NOT DISTINCT FROM $5",
         &[task_id.into(), kind.as_str().into(), oid.into(), schema.into(), attnum.into()],
     )?;
-    let made: Option<Made> = spi::row(
+    let made: Option<Made> = spi::returned(
         "INSERT INTO trem.rule
              (task_id, kind, table_oid, schema_name, attnum, table_name, column_name, arguments)
          VALUES ($1::uuid, $2, $3::oid, $4, $5, $6, $7, $8) RETURNING id",

@@ -4,27 +4,46 @@
 //! statement of ours that does not fit its struct.
 
 use pgrx::datum::DatumWithOid;
+use pgrx::spi::SpiTupleTable;
 use pgrx::{JsonB, Spi};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::pg;
 
-/// The rows of a SELECT, or of an INSERT, UPDATE or DELETE with RETURNING.
+/// The rows of a SELECT.
 ///
-/// Never in SPI's read-only mode: that would not see what the same function wrote before.
+/// It takes no transaction id, so that a standby can answer. In a transaction that wrote before it
+/// sees all that was written and committed until now; else what the caller's statement sees.
 pub(crate) fn rows<T: DeserializeOwned>(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Vec<T>, Error> {
-    let sql = format!("WITH found AS ({sql}) SELECT to_jsonb(found) FROM found");
-    Spi::connect_mut(|client| {
-        let mut found = Vec::new();
-        for row in client.update(&sql, None, arguments)? {
-            let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
-            found.push(serde_json::from_value(value).map_err(|e| Error::Catalog(e.to_string()))?);
-        }
-        Ok(found)
-    })
+    Spi::connect(|client| read(client.select(as_json(sql).as_str(), None, arguments)?))
+}
+
+/// The row of an INSERT, UPDATE or DELETE with RETURNING, if it touched one.
+pub(crate) fn returned<T: DeserializeOwned>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Option<T>, Error> {
+    refuse_standby()?;
+    let rows: Vec<T> =
+        Spi::connect_mut(|client| read(client.update(as_json(sql).as_str(), None, arguments)?))?;
+    Ok(rows.into_iter().next())
+}
+
+fn as_json(sql: &str) -> String {
+    format!("WITH found AS ({sql}) SELECT to_jsonb(found) FROM found")
+}
+
+fn read<T: DeserializeOwned>(rows: SpiTupleTable<'_>) -> Result<Vec<T>, Error> {
+    let mut found = Vec::new();
+    for row in rows {
+        let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
+        found.push(serde_json::from_value(value).map_err(|e| Error::Catalog(e.to_string()))?);
+    }
+    Ok(found)
 }
 
 /// The first row, if there is one.
@@ -37,7 +56,19 @@ pub(crate) fn row<T: DeserializeOwned>(
 
 /// A statement without a result; gives the number of rows it touched.
 pub(crate) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize, Error> {
+    refuse_standby()?;
     Spi::connect_mut(|client| Ok(client.update(sql, None, arguments)?.len()))
+}
+
+/// PostgreSQL's own words would be about transaction ids.
+fn refuse_standby() -> Result<(), Error> {
+    if !pg::is_standby() {
+        return Ok(());
+    }
+    Err(Error::State {
+        message: "this server is a standby: nothing of a task can be changed here".to_owned(),
+        hint: "Connect to the primary, and run it there.".to_owned(),
+    })
 }
 
 /// OIDs as an argument: cast it with `::oid[]` in the statement.

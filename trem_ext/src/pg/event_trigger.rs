@@ -14,7 +14,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 use pgrx::{ereport, pg_sys, PgList, PgSqlErrorCode};
 
 /// The call of a function for `ddl_command_start`; no argument in SQL.
-pub(crate) struct EventTrigger(pg_sys::FunctionCallInfo);
+pub(crate) struct EventTrigger(pub(super) pg_sys::FunctionCallInfo);
 
 /// What such a function returns: SQL's `event_trigger`, which is nothing.
 pub(crate) struct Handled;
@@ -32,25 +32,30 @@ pub(crate) struct AlteredColumn {
 }
 
 impl EventTrigger {
-    /// The command, if it is one of those and this is no time to keep still: the script of an
-    /// extension and pg_upgrade build what is there already.
-    pub(crate) fn command(&self) -> Option<DdlCommand> {
+    /// The command, unless this is no time to say anything: the script of an extension and
+    /// pg_upgrade build what is there already.
+    pub(super) fn parse_tree(&self) -> Option<*mut pg_sys::Node> {
         // SAFETY: the server passes the call's data, whose context is null or a node; a node of
         // this tag is an EventTriggerData. The globals are only set by this backend.
-        let tree = unsafe {
+        unsafe {
             let context = (*self.0).context;
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
                 ereport!(
                     ERROR,
                     PgSqlErrorCode::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
-                    "trem.give_way can only be called by its event trigger"
+                    "this function can only be called by its event trigger"
                 );
             }
             if pg_sys::creating_extension || pg_sys::IsBinaryUpgrade {
                 return None;
             }
-            (*context.cast::<pg_sys::EventTriggerData>()).parsetree
-        };
+            Some((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
+        }
+    }
+
+    /// The command, if it is one of those.
+    pub(crate) fn command(&self) -> Option<DdlCommand> {
+        let tree = self.parse_tree()?;
         // SAFETY: the parse tree is a node, and each tag has its struct.
         unsafe {
             match (*tree).type_ {
