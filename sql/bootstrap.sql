@@ -8,16 +8,6 @@ CREATE SCHEMA trem_read;
 COMMENT ON SCHEMA trem_read IS
     'The views through which appliers read: one per table of a task, made when a task is published';
 
--- Which database this is, and which making of the extension in it: a restored dump has tables of
--- other OIDs, and so has the database after pg_upgrade or pg_restore --clean.
-CREATE FUNCTION trem.database_identity() RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT concat_ws('.', (SELECT system_identifier FROM pg_control_system()),
-                     (SELECT oid FROM pg_database WHERE datname = current_database()),
-                     (SELECT oid FROM pg_extension WHERE extname = 'trem'))
-$$;
-
 CREATE TABLE trem.endpoint (
     name     text PRIMARY KEY CHECK (name ~ '^[a-z0-9_]{1,50}$'),
     role     text NOT NULL CHECK (role IN ('source', 'target')),
@@ -111,7 +101,7 @@ CREATE TABLE trem.definition (
     -- Per table (by OID) the effect of its rules, to see at the next publish whether it changed.
     rules              jsonb NOT NULL DEFAULT '{}',
     -- Where it was published: its OIDs mean nothing in another database.
-    database_identity  text NOT NULL DEFAULT trem.database_identity(),
+    database_identity  text NOT NULL,
     published_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (task_id, definition_version)
 );

@@ -67,6 +67,16 @@ LEFT JOIN LATERAL (
 ) AS bad_leaf ON true
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f');
 
+-- Which database this is, and which making of the extension in it: a restored dump has tables of
+-- other OIDs, and so has the database after pg_upgrade or pg_restore --clean.
+CREATE FUNCTION trem.database_identity() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT concat_ws('.', (SELECT system_identifier FROM pg_control_system()),
+                     (SELECT oid FROM pg_database WHERE datname = current_database()),
+                     (SELECT oid FROM pg_extension WHERE extname = 'trem'))
+$$;
+
 CREATE FUNCTION trem.list_schemas()
 RETURNS TABLE (schema_name text, owner text, tables bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

@@ -96,8 +96,9 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
     stamp::put(&mut definition, Published::find(draft)?.map(|published| published.content))?;
     let content = to_value(&definition);
     spi::run(
-        "INSERT INTO trem.definition (task_id, definition_version, content, rules)
-         VALUES ($1::uuid, $2, $3, $4)",
+        "INSERT INTO trem.definition
+             (task_id, definition_version, content, rules, database_identity)
+         VALUES ($1::uuid, $2, $3, $4, trem.database_identity())",
         &[
             task_id.into(),
             version.into(),
