@@ -12,6 +12,7 @@ mod ddl;
 mod discovery;
 mod endpoint;
 mod expression;
+mod protocol;
 mod report;
 mod rule;
 mod task;

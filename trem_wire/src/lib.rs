@@ -19,8 +19,18 @@ pub mod sqlstate;
 
 pub use lsn::{Lsn, ParseLsnError};
 
-/// The version of the stream that this crate reads and writes. The plugin refuses any other.
+/// The newest version of the stream that this crate reads and writes.
 pub const PROTO_VERSION: u32 = 1;
+
+/// The oldest one: extension and applier of neighbouring releases speak the newest that both know.
+pub const PROTO_VERSION_MIN: u32 = 1;
+
+/// The version that we and the other side speak, which knows these; `None`: there is none.
+#[must_use]
+pub fn common_proto_version(oldest: u32, newest: u32) -> Option<u32> {
+    let common = PROTO_VERSION.min(newest);
+    (common >= PROTO_VERSION_MIN.max(oldest)).then_some(common)
+}
 
 /// The name of the output plugin, of the schema of its functions and of its message prefix.
 pub const PLUGIN: &str = "trem";
@@ -35,4 +45,17 @@ pub const NOTIFY_CHANNEL: &str = "trem";
 #[must_use]
 pub fn slot_name(task: &str) -> String {
     format!("trem_{task}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{common_proto_version, PROTO_VERSION, PROTO_VERSION_MIN};
+
+    #[test]
+    fn neighbours_speak_the_newest_version_that_both_know() {
+        assert_eq!(common_proto_version(PROTO_VERSION_MIN, PROTO_VERSION), Some(PROTO_VERSION));
+        assert_eq!(common_proto_version(PROTO_VERSION, PROTO_VERSION + 1), Some(PROTO_VERSION));
+        assert_eq!(common_proto_version(PROTO_VERSION + 1, PROTO_VERSION + 2), None);
+        assert_eq!(common_proto_version(0, PROTO_VERSION_MIN - 1), None);
+    }
 }

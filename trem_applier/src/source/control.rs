@@ -70,6 +70,33 @@ impl Control {
         Ok(Control { client })
     }
 
+    /// The newest version of the stream that the extension and we both speak.
+    pub async fn proto_version(&self) -> Result<u32> {
+        const ASKED: &str = "SELECT to_regprocedure('trem.applier_protocol()') IS NOT NULL";
+        const ANSWERED: &str =
+            "SELECT oldest, newest, extension_version FROM trem.applier_protocol()";
+        // Version 0.1.0 of the extension has no such function, and speaks the first version.
+        let (mut oldest, mut newest, mut version) = (1, 1, "0.1.0".to_owned());
+        if self.client.query_one(ASKED, &[]).await?.get(0) {
+            let row = self.client.query_one(ANSWERED, &[]).await?;
+            (oldest, newest, version) = (row.get(0), row.get(1), row.get(2));
+        }
+        let number = |version: i32| u32::try_from(version).unwrap_or(0);
+        trem_wire::common_proto_version(number(oldest), number(newest)).ok_or_else(|| {
+            let message = format!(
+                "the extension (version {version}) speaks versions {oldest} to {newest} of the \
+                 stream, and this applier (version {}) versions {} to {}",
+                env!("CARGO_PKG_VERSION"),
+                trem_wire::PROTO_VERSION_MIN,
+                trem_wire::PROTO_VERSION,
+            );
+            Error::new(Kind::Argument, message).hint(
+                "Install extension and applier of one release, or of neighbouring ones; ALTER \
+                 EXTENSION trem UPDATE; brings the database to the extension that is installed.",
+            )
+        })
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -115,8 +115,7 @@ async fn check_existing(
              trem.start_task('{0}'); (keep instead of truncate adds to the rows)",
             definition.task
         );
-        findings
-            .push(Finding::error(name, "target_rows", "the target table has rows").hint(hint));
+        findings.push(Finding::error(name, "target_rows", "the target table has rows").hint(hint));
     }
     Ok(())
 }

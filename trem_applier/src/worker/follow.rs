@@ -254,7 +254,9 @@ impl Run {
             true => Limits { group_transactions: 1, ..Limits::default() },
             false => Limits::default(),
         };
-        let opening = open_stream(self.worker.source.clone(), Arc::clone(definition), from);
+        let proto_version = self.control.proto_version().await?;
+        let opening =
+            open_stream(self.worker.source.clone(), Arc::clone(definition), proto_version, from);
         let stream = Stream::open(opening, from).await?;
         tracing::info!(task = %self.name(), from = %from, "following");
         self.worker.reporter.phase(Phase::Cdc);
@@ -502,6 +504,7 @@ async fn held_wal(control: Arc<Control>, definition: Arc<Definition>) -> Error {
 async fn open_stream(
     source: ConnInfo,
     definition: Arc<Definition>,
+    proto_version: u32,
     from: Lsn,
 ) -> Result<(ReplicationStream, Duration)> {
     let version = definition.definition_version.to_string();
@@ -509,7 +512,7 @@ async fn open_stream(
         Compression::Zstd => "zstd",
         Compression::None => "none",
     };
-    let proto_version = trem_wire::PROTO_VERSION.to_string();
+    let proto_version = proto_version.to_string();
     let options = [
         ("task", definition.task.as_str()),
         ("definition_version", version.as_str()),

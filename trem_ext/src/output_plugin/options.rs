@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use pgrx::{pg_sys, PgList};
 use trem_wire::compress::Compression;
-use trem_wire::PROTO_VERSION;
+use trem_wire::{PROTO_VERSION, PROTO_VERSION_MIN};
 
 use super::error::StreamError;
 use crate::pg;
@@ -48,8 +48,9 @@ impl Options {
                     definition_version = Some(parsed(DEFINITION_VERSION, &value, "a number")?);
                 }
                 PROTO => {
-                    let expected = PROTO_VERSION.to_string();
-                    if parsed::<u32>(PROTO, &value, &expected)? != PROTO_VERSION {
+                    let known = PROTO_VERSION_MIN..=PROTO_VERSION;
+                    let expected = format!("{PROTO_VERSION_MIN} to {PROTO_VERSION}");
+                    if !known.contains(&parsed::<u32>(PROTO, &value, &expected)?) {
                         return Err(invalid(PROTO, &value, &expected));
                     }
                 }
