@@ -187,3 +187,16 @@ fn the_extension_is_not_dropped_while_its_tasks_have_slots() {
     assert_eq!(pair.source.number("SELECT count(*) FROM pg_replication_slots"), 0);
     assert_eq!(pair.source.number("SELECT count(*) FROM pg_event_trigger"), 0);
 }
+
+/// Extension and applier are installed one after the other, on machines of their own.
+#[test]
+fn an_applier_that_does_not_know_the_extensions_stream_says_so() {
+    let mut pair = running(ITEM);
+    // As an extension would answer that has left all of today's versions behind.
+    pair.source.exec(
+        "CREATE OR REPLACE FUNCTION trem.applier_protocol()
+         RETURNS TABLE (oldest int, newest int, extension_version text)
+         LANGUAGE sql IMMUTABLE AS $$ SELECT 98, 99, '9.0.0' $$",
+    );
+    pair.refuse("t", &["version 9.0.0", "98 to 99", "ALTER EXTENSION trem UPDATE"]);
+}

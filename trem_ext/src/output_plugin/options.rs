@@ -49,7 +49,10 @@ impl Options {
                 }
                 PROTO => {
                     let known = PROTO_VERSION_MIN..=PROTO_VERSION;
-                    let expected = format!("{PROTO_VERSION_MIN} to {PROTO_VERSION}");
+                    let expected = match PROTO_VERSION_MIN {
+                        PROTO_VERSION => PROTO_VERSION.to_string(),
+                        oldest => format!("{oldest} to {PROTO_VERSION}"),
+                    };
                     if !known.contains(&parsed::<u32>(PROTO, &value, &expected)?) {
                         return Err(invalid(PROTO, &value, &expected));
                     }
