@@ -1,11 +1,12 @@
-//! The columns of one table. The other functions that look around are plain SQL
-//! (sql/discovery.sql).
+//! The columns of one table, and how many rows it has. The other functions that look around are
+//! plain SQL (sql/discovery.sql).
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::catalog::{name, spi, table};
+use crate::catalog::{count, name, spi, table};
+use crate::error::given;
 
 #[derive(Deserialize)]
 struct Described {
@@ -34,7 +35,7 @@ const SQL: &str = "
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn table_schema(
-    table_name: &str,
+    table_name: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -50,10 +51,18 @@ fn table_schema(
     >,
     ErrorReport,
 > {
-    let (schema, name) = name::parse_table(table_name)?;
+    let (schema, name) = name::parse_table(given("table_name", table_name)?)?;
     let oid = table::find(&schema, &name)?;
     let columns: Vec<Described> = spi::rows(SQL, &[i64::from(oid).into()])?;
     Ok(TableIterator::new(columns.into_iter().map(|c| {
         (c.column_name, c.data_type, c.not_null, c.key, c.identity, c.generated, c.default_value)
     })))
+}
+
+/// For `trem.table_counts`. The parent of an inheritance tree counts its own rows, as it is
+/// replicated.
+#[pg_extern(stable)]
+#[search_path(pg_catalog, pg_temp)]
+fn exact_count(table: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
+    Ok(count::rows(given("table", table)?.to_u32())?)
 }

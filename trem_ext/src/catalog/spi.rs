@@ -1,5 +1,9 @@
 //! Statements from Rust: every row arrives as JSON and becomes a struct, every value is bound.
 //!
+//! They run as the owner of the extension, whoever calls: nobody else has rights on TREM's tables.
+//! So their texts are TREM's own, nothing of a user's may run in one, and who may have it run is
+//! asked before ([`super::access`]).
+//!
 //! Errors of PostgreSQL leave as they are, by its own error path; what comes back as [`Error`] is a
 //! statement of ours that does not fit its struct.
 
@@ -8,6 +12,7 @@ use pgrx::{JsonB, Spi};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::pg::as_extension_owner;
 
 /// The rows of a SELECT, or of an INSERT, UPDATE or DELETE with RETURNING.
 ///
@@ -17,13 +22,16 @@ pub(crate) fn rows<T: DeserializeOwned>(
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Vec<T>, Error> {
     let sql = format!("WITH found AS ({sql}) SELECT to_jsonb(found) FROM found");
-    Spi::connect_mut(|client| {
-        let mut found = Vec::new();
-        for row in client.update(&sql, None, arguments)? {
-            let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
-            found.push(serde_json::from_value(value).map_err(|e| Error::Catalog(e.to_string()))?);
-        }
-        Ok(found)
+    as_extension_owner(|| {
+        Spi::connect_mut(|client| {
+            let mut found = Vec::new();
+            for row in client.update(&sql, None, arguments)? {
+                let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
+                let row = serde_json::from_value(value);
+                found.push(row.map_err(|error| Error::Catalog(error.to_string()))?);
+            }
+            Ok(found)
+        })
     })
 }
 
@@ -37,7 +45,7 @@ pub(crate) fn row<T: DeserializeOwned>(
 
 /// A statement without a result; gives the number of rows it touched.
 pub(crate) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize, Error> {
-    Spi::connect_mut(|client| Ok(client.update(sql, None, arguments)?.len()))
+    as_extension_owner(|| Spi::connect_mut(|client| Ok(client.update(sql, None, arguments)?.len())))
 }
 
 /// OIDs as an argument: cast it with `::oid[]` in the statement.
