@@ -126,21 +126,14 @@ COMMENT ON FUNCTION trem.list_tables(text) IS
 -- Counted with the rights of each table's owner: the caller must be allowed to read it.
 CREATE FUNCTION trem.table_counts(schema_name text DEFAULT NULL, exact boolean DEFAULT false)
 RETURNS TABLE (schema_name text, table_name text, row_count bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
-BEGIN
-    IF exact IS NULL THEN
-        RAISE EXCEPTION 'exact is null' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    RETURN QUERY
     SELECT s.schema_name, s.table_name,
-           CASE WHEN table_counts.exact THEN trem.exact_count(s.oid) ELSE t.estimated_rows END
+           coalesce(trem.exact_count(s.oid, table_counts.exact), t.estimated_rows)
     FROM trem.list_tables(table_counts.schema_name) AS t
     JOIN trem.source_table AS s USING (schema_name, table_name)
     WHERE t.kind IN ('table', 'partitioned table')
-    ORDER BY 1, 2;
-END
+    ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION trem.table_counts(text, boolean) IS
     'Rows of each table, as the statistics have them (null: never analyzed) or counted';

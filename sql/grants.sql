@@ -72,7 +72,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION trem.exact_count(oid) IS 'For trem.table_counts: the rows of one table';
+COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: the rows of one table';
 COMMENT ON FUNCTION trem.preview_rows(text, text, bigint) IS 'For trem.preview: its rows as texts';
 COMMENT ON FUNCTION trem.endpoint_create(jsonb) IS 'For trem.create_endpoint';
 COMMENT ON FUNCTION trem.endpoint_alter(jsonb) IS 'For trem.alter_endpoint';

@@ -59,10 +59,15 @@ fn table_schema(
     })))
 }
 
-/// For `trem.table_counts`. The parent of an inheritance tree counts its own rows, as it is
-/// replicated.
+/// For `trem.table_counts`: null unless the count is to be exact. The parent of an inheritance tree
+/// counts its own rows, as it is replicated.
 #[pg_extern(stable)]
 #[search_path(pg_catalog, pg_temp)]
-fn exact_count(table: Option<pg_sys::Oid>) -> Result<i64, ErrorReport> {
-    Ok(count::rows(given("table", table)?.to_u32())?)
+fn exact_count(
+    table_oid: Option<pg_sys::Oid>,
+    exact: Option<bool>,
+) -> Result<Option<i64>, ErrorReport> {
+    let table = given("table_oid", table_oid)?;
+    let counted = given("exact", exact)?.then(|| count::rows(table.to_u32()));
+    Ok(counted.transpose()?)
 }

@@ -138,10 +138,7 @@ fn check_leaf(shape: &Shape, leaf: &Leaf, problems: &mut Vec<Problem>) {
     if !leaf.caller_can_publish {
         report(
             PUBLISHER,
-            format!(
-                "you are no member of its owner \"{}\", with whose rights it is read",
-                leaf.owner
-            ),
+            format!("you may not make views for its owner \"{}\"", leaf.owner),
             "Be a member of that role, or let one who is start the task.".to_owned(),
         );
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::access::{self, Kind, Owned};
 use super::problem::Problem;
 use super::spi;
-use crate::error::Error;
+use crate::error::{self, Error};
 
 /// What a person may say about an endpoint; absent or null: nothing said.
 #[derive(Default, Serialize, Deserialize)]
@@ -51,13 +51,12 @@ pub(crate) fn create(mut given: Endpoint) -> Result<(), Error> {
     if exists(&given.name)? {
         return Err(Error::Exists { what: "endpoint", name: given.name });
     }
-    match given.role.as_deref() {
-        Some("source" | "target") => {}
-        other => {
-            let message = format!("\"{}\" is no role of an endpoint", other.unwrap_or_default());
-            return Err(Error::invalid(message, "The roles are source and target."));
-        }
+    let role = error::given("role", given.role.as_deref())?;
+    if !["source", "target"].contains(&role) {
+        let message = format!("\"{role}\" is no role of an endpoint");
+        return Err(Error::invalid(message, "The roles are source and target."));
     }
+    error::given("kind", given.kind.as_deref())?;
     if given.role.as_deref() == Some("source") && given.dbname.is_none() {
         given.dbname = Some(current_database()?);
     }
