@@ -16,12 +16,21 @@ CREATE TABLE trem.endpoint (
     host     text,
     port     integer CHECK (port BETWEEN 1 AND 65535),
     username text,
-    -- Better are the options password_env, password_file or passfile: nothing secret stays here.
-    password text,
+    -- One was set. It is in trem.endpoint_password.
+    password boolean NOT NULL DEFAULT false,
     options  jsonb NOT NULL DEFAULT '{}',
-    owner    regrole NOT NULL DEFAULT current_user::regrole
+    owner    regrole NOT NULL
 );
 COMMENT ON TABLE trem.endpoint IS 'Databases that tasks read from or write to';
+
+-- Better are the options password_env, password_file or passfile: nothing secret stays here. A
+-- password can be set and not be read but by the role that serves a task of the endpoint. It is in
+-- no dump.
+CREATE TABLE trem.endpoint_password (
+    name     text PRIMARY KEY REFERENCES trem.endpoint ON DELETE CASCADE,
+    password text NOT NULL
+);
+COMMENT ON TABLE trem.endpoint_password IS 'Passwords of endpoints; only the applier is given them';
 
 CREATE TABLE trem.task (
     task_id            uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
@@ -34,7 +43,7 @@ CREATE TABLE trem.task (
     state              text NOT NULL DEFAULT 'stopped' CHECK (state IN ('stopped', 'started')),
     -- The current published definition; null before the first publish.
     definition_version bigint,
-    owner              regrole NOT NULL DEFAULT current_user::regrole
+    owner              regrole NOT NULL
 );
 COMMENT ON TABLE trem.task IS 'Tasks: what is replicated from which endpoint to which';
 
@@ -84,6 +93,16 @@ CREATE TABLE trem.mask_key (
     key  bytea NOT NULL
 );
 COMMENT ON TABLE trem.mask_key IS 'Secret keys of trem.pseudonym, by the names that rules use';
+
+-- What a view of trem_read shows to trem.computed, so that nobody else can call it: random numbers,
+-- by a digest of what is to be computed. Owners of such views may read them; those who read the
+-- views may not. They are in no dump: publishing makes new ones.
+CREATE TABLE trem.view_token (
+    id      text PRIMARY KEY,
+    token   uuid NOT NULL DEFAULT gen_random_uuid(),
+    task_id uuid NOT NULL REFERENCES trem.task (task_id) ON DELETE CASCADE
+);
+COMMENT ON TABLE trem.view_token IS 'Tokens with which the views of trem_read call trem.computed';
 
 -- The draft: how often a table was ordered to be loaded; no row counts as 1.
 CREATE TABLE trem.task_load (

@@ -17,6 +17,7 @@ SELECT
     c.relispartition AS is_partition,
     CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END AS root_oid,
     pg_get_userbyid(c.relowner)::text AS owner,
+    c.relowner AS owner_oid,
     c.reltuples::float8 AS reltuples,
     CASE c.relreplident
         WHEN 'd' THEN 'default'
@@ -132,38 +133,17 @@ $$;
 COMMENT ON FUNCTION trem.list_tables(text) IS
     'Tables with size and key; whether they can be replicated and, if not or not wholly, why';
 
--- The parent of an inheritance tree counts its own rows, as it is replicated.
-CREATE FUNCTION trem.exact_count(kind text, schema_name text, table_name text) RETURNS bigint
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    row_count bigint;
-BEGIN
-    EXECUTE format('SELECT count(*) FROM %s %I.%I',
-                   CASE kind WHEN 'table' THEN 'ONLY' ELSE '' END, schema_name, table_name)
-    INTO row_count;
-    RETURN row_count;
-END
-$$;
-
+-- Counted with the rights of each table's owner: the caller must be allowed to read it.
 CREATE FUNCTION trem.table_counts(schema_name text DEFAULT NULL, exact boolean DEFAULT false)
 RETURNS TABLE (schema_name text, table_name text, row_count bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT t.schema_name, t.table_name,
-           CASE
-               WHEN table_counts.exact THEN trem.exact_count(t.kind, t.schema_name, t.table_name)
-               ELSE t.estimated_rows
-           END
+    SELECT s.schema_name, s.table_name,
+           coalesce(trem.exact_count(s.oid, table_counts.exact), t.estimated_rows)
     FROM trem.list_tables(table_counts.schema_name) AS t
+    JOIN trem.source_table AS s USING (schema_name, table_name)
     WHERE t.kind IN ('table', 'partitioned table')
+    ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION trem.table_counts(text, boolean) IS
     'Rows of each table, as the statistics have them (null: never analyzed) or counted';
-
--- Only superusers may see this setting; an operator must know it. Null: a minor release without it.
-CREATE FUNCTION trem.plugin_libraries() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
-AS $$
-    SELECT current_setting('output_plugin_libraries', true)
-$$;

@@ -22,7 +22,7 @@ CREATE FUNCTION trem.alter_endpoint(
 RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT trem.endpoint_alter(name, jsonb_build_object(
+    SELECT trem.endpoint_alter(jsonb_build_object(
         'name', name, 'kind', kind, 'dbname', dbname, 'host', host, 'port', port,
         'username', username, 'password', password, 'options', options))
 $$;

@@ -2,7 +2,7 @@
 
 COMMENT ON FUNCTION trem.pseudonym(text, text) IS
     'For expressions: a keyed hash (HMAC-SHA-256, 32 hexadecimal digits); equal values stay equal. '
-    'The key is made when a rule first names it and never shown';
+    'The key is made when a rule first names it and never shown. Only rules can ask for one';
 COMMENT ON FUNCTION trem.mask_partial(text, integer, integer) IS
     'For expressions: stars instead of all but the first and last characters';
 COMMENT ON FUNCTION trem.mask_email(text) IS
@@ -18,13 +18,16 @@ COMMENT ON FUNCTION trem.pinned_settings() IS
 COMMENT ON FUNCTION trem.operation() IS
     'For expressions: insert, update or delete; load in a load and in preview';
 
--- What a view of trem_read calls for an expression whose errors could tell of values: computes it
--- over columns of a table, which the text knows by those names (the first one is the table's), to
--- the type of the first argument. An error says which rule it was, and its SQLSTATE. Not parallel:
--- the expression is read in a subtransaction, which a parallel plan forbids.
-CREATE FUNCTION trem.computed(example anyelement, rule_id bigint, relation regclass,
-                              attnums smallint[], names text[], expression text,
+-- What a view of trem_read calls for an expression whose errors could tell of values, or that is not
+-- made of built-in types and functions alone: computes it over columns of a table, which the text
+-- knows by those names (the first one is the table's), as the owner of the table. The token is the
+-- view's, the example of the type of the result, or of what that domain is made of. An error says
+-- which rule it was, and its SQLSTATE. Not parallel: the expression is read in a subtransaction, which
+-- a parallel plan forbids.
+CREATE FUNCTION trem.computed(token uuid, example anyelement, rule_id bigint, relation regclass,
+                              output regtype, attnums smallint[], names text[], expression text,
                               VARIADIC columns "any") RETURNS anyelement
 LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_computed';
-COMMENT ON FUNCTION trem.computed(anyelement, bigint, regclass, smallint[], text[], text, "any") IS
+COMMENT ON FUNCTION trem.computed(uuid, anyelement, bigint, regclass, regtype, smallint[], text[],
+                                  text, "any") IS
     'For the views of trem_read: the value of an expression, whose errors show no value';

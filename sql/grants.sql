@@ -1,30 +1,41 @@
 -- Runs last: rights, settings and comments of functions.
 --
--- Three kinds of roles:
---   owner      who made the extension, a superuser: everything.
---   operator   trem.grant_operator('role'): defines, starts and watches tasks. What leaves this
---              database is in its hands, so give this only to a role that may read every table. It
---              needs CREATE on trem_read, and membership in the owners of the tables; to drop a
---              task with its slot, REPLICATION.
+-- Kinds of roles:
+--   owner      who made the extension, a superuser. TREM reads and writes its own tables, and makes
+--              views and grants, with this role's rights, and nothing else: see trem_ext's pg/owner.rs.
+--   operator   trem.grant_operator('role'): defines, starts and watches tasks, its own and those of
+--              roles that it is a member of; so it does with endpoints. Rules about values, and
+--              starting a task, take membership in the owners of the tables.
 --   applier    the role that a source endpoint names: that grants it USAGE on the two schemas and
---              EXECUTE on the applier_* functions, and publishing SELECT on its tasks' views.
---              Before such a role is dropped: DROP OWNED BY.
+--              EXECUTE on the applier_* functions and trem.computed, and publishing SELECT on its
+--              tasks' views. It alone is given the passwords of its tasks' endpoints. Before such a
+--              role is dropped: DROP OWNED BY.
+--   owners of tables   read their rows for TREM, and run the rules about them: what a user wrote is
+--              run as the owner of its table and no one else. They may read trem.view_token as long
+--              as there are views of their tables.
+--   everybody  may name the functions for expressions, because an owner of a table may be anybody.
+--              They tell nothing: trem.pseudonym answers only to rules.
 
 CREATE FUNCTION trem.grant_operator(operator name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- With grant option: whoever publishes a task passes these on to the applier.
-    EXECUTE format('GRANT USAGE ON SCHEMA trem, trem_read TO %I WITH GRANT OPTION', operator);
-    EXECUTE format('GRANT CREATE ON SCHEMA trem_read TO %I', operator);
-    EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trem TO %I WITH GRANT OPTION',
-                   operator);
-    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA trem TO %I', operator);
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON trem.endpoint, trem.task, trem.task_table, '
-                   'trem.rule, trem.task_load, trem.definition TO %I', operator);
-    -- What makes pseudonyms cannot be read; passwords can be set and not read.
-    EXECUTE format('REVOKE ALL ON trem.mask_key FROM %I', operator);
-    EXECUTE format('REVOKE SELECT ON trem.endpoint FROM %I', operator);
+    IF operator IS NULL THEN
+        RAISE EXCEPTION 'operator is null' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA trem TO %I', operator);
+    -- Each of these asks for itself what its caller may do.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION '
+        'trem.list_schemas, trem.list_tables, trem.table_schema, trem.table_counts, '
+        'trem.exact_count, trem.create_endpoint, trem.endpoint_create, trem.alter_endpoint, '
+        'trem.endpoint_alter, trem.drop_endpoint, trem.create_task, trem.alter_task, '
+        'trem.add_table, trem.remove_table, trem.rename_schema, trem.rename_table, '
+        'trem.rename_column, trem.exclude_column, trem.set_filter, trem.add_column, '
+        'trem.change_type, trem.set_value, trem.drop_transformation, trem.make_mask_key, '
+        'trem.preview, trem.preview_rows, trem.check_task, trem.explain_task, trem.start_task, '
+        'trem.stop_task, trem.drop_task, trem.reload_table, trem.peek_changes TO %I', operator);
+    EXECUTE format('GRANT SELECT ON trem.source_table, trem.task, trem.transformation, '
+                   'trem.task_status, trem.table_status, trem.exception TO %I', operator);
     EXECUTE format('GRANT SELECT (name, role, kind, dbname, host, port, username, options, owner) '
                    'ON trem.endpoint TO %I', operator);
 END
@@ -36,6 +47,10 @@ REVOKE ALL ON SCHEMA trem, trem_read FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA trem FROM PUBLIC;
 -- Functions are executable by everybody when they are made.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
+-- Expressions are read and run as the owner of their table.
+GRANT USAGE ON SCHEMA trem TO PUBLIC;
+GRANT EXECUTE ON FUNCTION trem.pseudonym, trem.mask_partial, trem.mask_email, trem.mask_number,
+    trem.commit_lsn, trem.commit_timestamp, trem.operation TO PUBLIC;
 
 -- Whoever owns the database dumps it, and pg_dump reads what an extension asks it to keep: it would
 -- give up at a table that its caller may not read. Passwords are not among them.
@@ -75,6 +90,13 @@ COMMENT ON FUNCTION trem.applier_protocol() IS
 COMMENT ON FUNCTION trem.keep_slots() IS 'For the event trigger trem_keep_slots';
 COMMENT ON FUNCTION trem.database_identity() IS
     'Tells one database, and one making of the extension in it, from another';
+COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: the rows of one table';
+COMMENT ON FUNCTION trem.preview_rows(text, text, bigint) IS 'For trem.preview: its rows as texts';
+COMMENT ON FUNCTION trem.endpoint_create(jsonb) IS 'For trem.create_endpoint';
+COMMENT ON FUNCTION trem.endpoint_alter(jsonb) IS 'For trem.alter_endpoint';
+COMMENT ON FUNCTION trem.applier_status_rows() IS 'For trem.applier_status: its rows as an array';
+COMMENT ON FUNCTION trem.store_report(uuid, jsonb) IS 'For trem.applier_report';
+COMMENT ON FUNCTION trem.store_exceptions(uuid, jsonb) IS 'For trem.applier_exception';
 COMMENT ON FUNCTION trem.give_way() IS 'For the event trigger trem_give_way';
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';

@@ -1,13 +1,15 @@
--- What an operator looks at.
+-- What an operator looks at: of tasks whose owner the operator is a member of, and no others'. The
+-- views are security barriers, so that a condition of the reader's own is tried on no other row.
 
-CREATE VIEW trem.transformation AS
+CREATE VIEW trem.transformation WITH (security_barrier) AS
 SELECT r.id, t.name AS task, r.kind, r.table_name, r.column_name,
        r.arguments - 'columns' AS arguments
 FROM trem.rule AS r
-JOIN trem.task AS t USING (task_id);
+JOIN trem.task AS t USING (task_id)
+WHERE pg_has_role(t.owner, 'MEMBER');
 COMMENT ON VIEW trem.transformation IS 'The rules of all tasks, as drafted';
 
-CREATE VIEW trem.task_status AS
+CREATE VIEW trem.task_status_of_all AS
 SELECT t.name AS task, t.mode, t.state, r.phase, t.source, t.target, t.definition_version,
        r.applied_lsn, r.confirmed_lsn,
        pg_wal_lsn_diff(wal.lsn, r.applied_lsn)::bigint AS lag_bytes,
@@ -32,9 +34,16 @@ LEFT JOIN LATERAL (
         ON p.task_id = d.task_id AND p.table_oid = (defined->>'oid')::oid
     WHERE d.task_id = t.task_id AND d.definition_version = t.definition_version
 ) AS counted ON true;
+COMMENT ON VIEW trem.task_status_of_all IS 'trem.task_status, whoever asks';
+
+CREATE VIEW trem.task_status WITH (security_barrier) AS
+SELECT s.*
+FROM trem.task_status_of_all AS s
+JOIN trem.task AS t ON t.name = s.task
+WHERE pg_has_role(t.owner, 'MEMBER');
 COMMENT ON VIEW trem.task_status IS 'Each task, and what its applier reported last';
 
-CREATE VIEW trem.table_status AS
+CREATE VIEW trem.table_status WITH (security_barrier) AS
 SELECT t.name AS task,
        format('%I.%I', defined->>'source_schema', defined->>'source_name') AS table_name,
        format('%I.%I', defined->>'target_schema', defined->>'target_name') AS target_table,
@@ -45,14 +54,16 @@ FROM trem.task AS t
 JOIN trem.definition AS d USING (task_id, definition_version)
 CROSS JOIN jsonb_array_elements(d.content->'tables') AS defined
 LEFT JOIN trem.table_report AS p
-    ON p.task_id = t.task_id AND p.table_oid = (defined->>'oid')::oid;
+    ON p.task_id = t.task_id AND p.table_oid = (defined->>'oid')::oid
+WHERE pg_has_role(t.owner, 'MEMBER');
 COMMENT ON VIEW trem.table_status IS 'Each published table, and what the applier reported last';
 
-CREATE VIEW trem.exception AS
+CREATE VIEW trem.exception WITH (security_barrier) AS
 SELECT t.name AS task, e.table_name, e.operation, e.key, e.sqlstate, e.rule_id,
        r.kind AS rule, r.column_name, e.commit_lsn, e.reported_at
 FROM trem.exception_report AS e
 JOIN trem.task AS t USING (task_id)
-LEFT JOIN trem.rule AS r ON r.id = e.rule_id AND r.task_id = e.task_id;
+LEFT JOIN trem.rule AS r ON r.id = e.rule_id AND r.task_id = e.task_id
+WHERE pg_has_role(t.owner, 'MEMBER');
 COMMENT ON VIEW trem.exception IS
     'Rows that a rule could not compute and that were left out, with the rule and the error''s code';

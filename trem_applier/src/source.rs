@@ -9,3 +9,4 @@ pub mod replication;
 pub mod reread;
 pub mod snapshot;
 pub mod stream;
+pub mod view;

@@ -15,6 +15,7 @@ use trem_wire::Lsn;
 
 use crate::connect::Client;
 use crate::error::Result;
+use crate::source::view::{self, View};
 use crate::target::{progress, quote_table};
 
 const LOOKS: usize = 5;
@@ -66,18 +67,19 @@ async fn compare_table(
 ) -> Result<Compared> {
     let columns: Vec<_> = table.columns.iter().map(|c| escape_identifier(&c.name)).collect();
     let columns = columns.join(", ");
-    let views: Vec<_> = table
-        .leaves
-        .iter()
-        .map(|leaf| format!("SELECT {columns} FROM trem_read.{}", escape_identifier(&leaf.view)))
-        .collect();
-    let read = summary_of(&columns, &views.join(" UNION ALL "));
+    let views: Vec<_> = table.leaves.iter().map(View::of).collect();
+    let selects: Vec<_> =
+        views.iter().map(|view| format!("SELECT {columns} FROM {}", view.name)).collect();
+    let read = summary_of(&columns, &selects.join(" UNION ALL "));
     let name = quote_table(&table.target_schema, &table.target_name);
     let written = summary_of(&columns, &format!("SELECT {columns} FROM {name}"));
     let mut before: Option<(Summary, Summary)> = None;
     let mut verdict = Verdict::Different;
     for _ in 0..LOOKS {
+        source.batch_execute("BEGIN READ ONLY").await?;
+        view::lock(source, &views).await?;
         let here = summary(source, &read).await?;
+        source.batch_execute("COMMIT").await?;
         wait_for(source, target, &definition.task_id).await?;
         let there = summary(target, &written).await?;
         let steady = before.as_ref().is_none_or(|(h, t)| *h == here && *t == there);

@@ -8,6 +8,7 @@
 // from an `Err`: one per statement, so its size does not matter.
 #![allow(clippy::result_large_err, clippy::type_complexity)]
 
+mod applier;
 mod ddl;
 mod discovery;
 mod endpoint;

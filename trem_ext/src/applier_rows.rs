@@ -7,16 +7,19 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::error::given;
 use crate::output_plugin::{published_definition, LeafRows};
 
-/// Reads with the rights of the extension's owner; the definition is given only to who may serve
-/// the task, and only its tables are read.
-#[pg_extern(volatile, strict, security_definer)]
+/// Needs no right of the caller's but to serve the task: the definition is given to nobody else,
+/// only its tables are read, and each as its owner. In a list of columns its rows are sent as they
+/// come; as a table (FROM) they would be gathered first.
+#[pg_extern(volatile)]
 #[search_path(pg_catalog, trem, pg_temp)]
 fn applier_rows(
-    task: &str,
-    leaf: pg_sys::Oid,
+    task: Option<&str>,
+    leaf: Option<pg_sys::Oid>,
 ) -> Result<SetOfIterator<'static, Vec<u8>>, ErrorReport> {
+    let (task, leaf) = (given("task", task)?, given("leaf", leaf)?);
     let definition = published_definition(task)?;
     let mut rows = LeafRows::open(definition, leaf.to_u32())?;
     Ok(SetOfIterator::new(std::iter::from_fn(move || match rows.next_frame() {

@@ -4,10 +4,14 @@
 //! and applies them (and finds what is wrong), [`definition`] makes the document that plugin and
 //! applier read, [`publish`] stores it and makes the views. A new rule comes in by [`rule`];
 //! [`compose`] makes one expression of the rules about a column, [`expression`] holds it against
-//! the live table. Every statement goes through [`spi`].
+//! the live table. [`access`] says who may do what, [`applier`] what an applier may have. Every
+//! statement goes through [`spi`].
 
+pub(crate) mod access;
+pub(crate) mod applier;
 pub(crate) mod check;
 mod compose;
+pub(crate) mod count;
 pub(crate) mod ddl;
 pub(crate) mod definition;
 pub(crate) mod draft;
@@ -18,6 +22,7 @@ pub(crate) mod items;
 pub(crate) mod name;
 pub(crate) mod options;
 pub(crate) mod plan;
+pub(crate) mod preview;
 pub(crate) mod problem;
 pub(crate) mod publish;
 pub(crate) mod rule;

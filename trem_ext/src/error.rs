@@ -15,6 +15,9 @@ pub(crate) enum Error {
     Missing { what: &'static str, name: String, hint: String },
     #[error("{what} \"{name}\" already exists")]
     Exists { what: &'static str, name: String },
+    /// The caller is not the one who may.
+    #[error("{message}")]
+    Forbidden { message: String, hint: String },
     #[error("{message}")]
     Invalid { message: String, hint: String },
     /// Everything wrong with one rule.
@@ -40,6 +43,7 @@ impl Error {
     fn code(&self) -> PgSqlErrorCode {
         match self {
             Error::Missing { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Error::Forbidden { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::Exists { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             Error::Invalid { .. } | Error::Faulty { .. } => {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
@@ -75,6 +79,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::Missing { hint, .. }
+            | Error::Forbidden { hint, .. }
             | Error::Invalid { hint, .. }
             | Error::NotReplicable { hint, .. }
             | Error::State { hint, .. } => hint.clone(),
@@ -102,6 +107,12 @@ impl Error {
         };
         (!hint.is_empty()).then_some(hint)
     }
+}
+
+/// The value of an argument, for which null would mean nothing. A function that did nothing at a
+/// null would leave a column bare whose mask somebody believes to have set.
+pub(crate) fn given<T>(argument: &str, value: Option<T>) -> Result<T, Error> {
+    value.ok_or_else(|| Error::invalid(format!("{argument} is null"), ""))
 }
 
 /// One reason stands in the message; more are in the detail.

@@ -18,9 +18,17 @@ mod published;
 pgrx::pg_module_magic!();
 
 pgrx::extension_sql_file!("../../sql/bootstrap.sql", name = "bootstrap", bootstrap);
-pgrx::extension_sql_file!("../../sql/discovery.sql", name = "discovery", requires = ["bootstrap"]);
+pgrx::extension_sql_file!(
+    "../../sql/discovery.sql",
+    name = "discovery",
+    requires = ["bootstrap", api::discovery::exact_count]
+);
 pgrx::extension_sql_file!("../../sql/views.sql", name = "views", requires = ["bootstrap"]);
-pgrx::extension_sql_file!("../../sql/mask.sql", name = "mask", requires = ["bootstrap"]);
+pgrx::extension_sql_file!(
+    "../../sql/mask.sql",
+    name = "mask",
+    requires = ["bootstrap", api::rule::make_mask_key]
+);
 pgrx::extension_sql_file!(
     "../../sql/endpoint.sql",
     name = "endpoint",
@@ -43,12 +51,23 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", "views", api::report::check_task, applier_rows::applier_rows]
+    requires = [
+        "bootstrap",
+        "views",
+        api::applier::applier_tasks,
+        api::applier::applier_endpoint,
+        api::applier::applier_definition,
+        api::applier::applier_report,
+        api::applier::applier_exception,
+        api::applier::applier_check,
+        api::applier::applier_status_rows,
+        applier_rows::applier_rows
+    ]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",
     name = "preview",
-    requires = [api::report::preview_statement]
+    requires = [api::report::preview_rows]
 );
 pgrx::extension_sql_file!(
     "../../sql/ddl.sql",

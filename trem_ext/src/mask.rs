@@ -4,8 +4,9 @@
 //!
 //! # Keys
 //! A pseudonym is a keyed hash: equal values stay equal, so joins still work, and without the key
-//! nobody can try values out. Keys are rows of `trem.mask_key`, which only the owner of the
-//! extension can read. A stream loads the keys that its rules name when it starts, because nothing
+//! nobody can try values out. Nor can anybody ask for the pseudonym of a value of their own: there
+//! are pseudonyms only while TREM evaluates a rule over a row (and for superusers, who can read the
+//! keys). Keys are rows of `trem.mask_key`, which only the owner of the extension can read. A stream loads the keys that its rules name when it starts, because nothing
 //! can be read while decoding; an SQL session reads a key once in a transaction, as the owner.
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hmac::{Hmac, KeyInit, Mac};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{pg_sys, spi, PgSqlErrorCode, Spi};
+use pgrx::{spi, PgSqlErrorCode, Spi};
 use sha2::Sha256;
 
 use crate::pg;
@@ -29,6 +30,8 @@ const PSEUDONYM_DIGITS: usize = 32;
 pub(crate) enum MaskError {
     #[error("there is no key \"{0}\" for trem.pseudonym")]
     KeyMissing(String),
+    #[error("trem.pseudonym is for the expressions of rules")]
+    NotInRule,
     #[error("a number of characters to keep is negative")]
     Negative,
     #[error("the keys of trem.pseudonym cannot be read: {0}")]
@@ -39,6 +42,7 @@ impl From<MaskError> for ErrorReport {
     fn from(error: MaskError) -> Self {
         let code = match error {
             MaskError::KeyMissing(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            MaskError::NotInRule => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             MaskError::Negative => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             MaskError::Unreadable(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         };
@@ -47,6 +51,10 @@ impl From<MaskError> for ErrorReport {
             MaskError::KeyMissing(_) => {
                 report.set_hint("SELECT trem.make_mask_key('<its name>'); makes it.")
             }
+            MaskError::NotInRule => report.set_hint(
+                "Whoever could ask for pseudonyms could try values out. SELECT \
+                 trem.preview('<task>', '<schema.table>'); shows what a rule makes of rows.",
+            ),
             MaskError::Negative | MaskError::Unreadable(_) => report,
         }
     }
@@ -76,13 +84,8 @@ pub(crate) fn load_stream_keys(names: &BTreeSet<String>) -> Result<(), MaskError
 }
 
 fn read_key(name: &str) -> Result<Keyed, MaskError> {
-    const OWNER: &str = "SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'trem'";
-    const KEY: &str = "SELECT key FROM trem.mask_key WHERE name OPERATOR(pg_catalog.=) $1";
-    let owner = Spi::connect(|client| {
-        client.select(OWNER, Some(1), &[])?.first().get_one::<pg_sys::Oid>()
-    })?;
-    let owner = owner.ok_or_else(|| MaskError::KeyMissing(name.to_owned()))?;
-    let key = pg::as_owner(owner, || {
+    const KEY: &str = "SELECT key FROM trem.mask_key WHERE name = $1";
+    let key = pg::as_extension_owner(|| {
         Spi::connect(|client| {
             let found = client.select(KEY, Some(1), &[DatumWithOid::from(name)])?;
             match found.is_empty() {
@@ -121,6 +124,10 @@ fn keyed(name: &str) -> Result<Keyed, MaskError> {
 }
 
 pub(crate) fn pseudonym(value: &str, key_name: &str) -> Result<String, MaskError> {
+    let asked_by_trem = pg::change_at_hand().is_some() || pg::Evaluation::is_under_way();
+    if !asked_by_trem && !pg::is_superuser(pg::caller()) {
+        return Err(MaskError::NotInRule);
+    }
     Ok(hex(keyed(key_name)?, value))
 }
 

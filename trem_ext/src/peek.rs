@@ -25,6 +25,8 @@ enum PeekError {
     Decode(#[from] DecodeError),
     #[error("the stream cannot be unpacked: {0}")]
     Unpack(#[from] std::io::Error),
+    #[error("task is null")]
+    TaskIsNull,
     #[error("the slot cannot be peeked: {0}")]
     Spi(#[from] SpiError),
 }
@@ -41,7 +43,7 @@ struct Line {
 #[allow(clippy::type_complexity)]
 #[pg_extern(volatile)]
 fn peek_changes(
-    task: &str,
+    task: Option<&str>,
     slot_name: default!(Option<&str>, "NULL"),
     upto_nchanges: default!(Option<i32>, "NULL"),
 ) -> Result<
@@ -57,6 +59,7 @@ fn peek_changes(
     >,
     PeekError,
 > {
+    let task = task.ok_or(PeekError::TaskIsNull)?;
     let slot_name = slot_name.map_or_else(|| trem_wire::slot_name(task), str::to_owned);
     let mut unpacker = Unpacker::new()?;
     let mut reader = Reader::default();

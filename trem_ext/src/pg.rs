@@ -2,7 +2,7 @@
 //! one module needs, each behind a small function with one meaning.
 //!
 //! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`,
-//! which the server calls.
+//! which the server calls, and `owner`, which says whose rights hold.
 
 mod change_at_hand;
 mod computed;
@@ -15,7 +15,9 @@ mod logical_only;
 mod owner;
 mod settings;
 mod sql_type;
+pub(crate) mod table;
 mod type_name;
+pub(crate) mod view_token;
 
 use std::ffi::{c_char, CStr};
 
@@ -23,12 +25,15 @@ use pgrx::{pg_sys, PgList};
 
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{Evaluator, Failed};
-pub(crate) use owner::{as_owner, transaction_stamp};
+pub(crate) use owner::{
+    as_extension_owner, as_role, caller, is_member, is_superuser, pin_for_reading, role_name,
+    role_of_name, transaction_stamp, Evaluation,
+};
 pub(crate) use settings::PinnedSettings;
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
 pub(crate) use type_name::{
-    has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
-    type_name_with_modifier,
+    base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type,
+    type_name, type_name_with_modifier,
 };
 
 extern "C-unwind" {
@@ -191,6 +196,13 @@ pub(crate) unsafe fn utf8(text: *const c_char) -> String {
         CStr::from_ptr(pg_sys::pg_server_to_any(text, length, pg_sys::pg_enc::PG_UTF8 as i32))
     };
     converted.to_string_lossy().into_owned()
+}
+
+/// From the server's strong source; `None` if it fails.
+pub(crate) fn random_bytes<const COUNT: usize>() -> Option<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
+    // SAFETY: the array has room for as many bytes.
+    unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), COUNT) }.then_some(bytes)
 }
 
 /// A value as text, from its binary form: through the type's receive and output functions. Bytes

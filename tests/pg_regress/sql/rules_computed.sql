@@ -6,7 +6,21 @@ CREATE SCHEMA computed;
 CREATE DOMAIN computed.short AS text CHECK (length(VALUE) < 9);
 CREATE TABLE computed.t (id int PRIMARY KEY, a text COLLATE "C", b text COLLATE "POSIX", n numeric);
 INSERT INTO computed.t VALUES (1, '17', 'x', 0), (2, 'a raw value', 'y', 2), (3, NULL, 'z', NULL);
-CREATE FUNCTION computed.says(id int, expression text, example anyelement) RETURNS text LANGUAGE plpgsql AS $$
+SELECT trem.create_endpoint('src', 'source'), trem.create_endpoint('dst', 'target', dbname => 'x');
+SELECT trem.create_task('s', 'src', 'dst', '{computed.t}') IS NOT NULL AS made;
+-- Views name rules.
+SELECT setval('trem.rule_id_seq', 7000);
+SELECT trem.add_column('s', 'computed.t', 'c1', 'int', 'CAST(a AS int)') > 0 AS made;
+SELECT trem.add_column('s', 'computed.t', 'c2', 'numeric', '10 / n') > 0 AS made;
+SELECT trem.add_column('s', 'computed.t', 'c3', 'computed.short', 'a::computed.short') > 0 AS made;
+SELECT trem.add_column('s', 'computed.t', 'c4', 'text', '(t.a || b) COLLATE "C"') > 0 AS made;
+SELECT trem.add_column('s', 'computed.t', 'c5', 'text', 'regexp_replace(b, (a || ''('') COLLATE "C", '''')') > 0 AS made;
+SELECT trem.add_column('s', 'computed.t', 'c6', 'text', 'trem.operation() || trem.mask_number(''17'')') > 0 AS made;
+SELECT trem.start_task('s');
+-- A view knows its columns by number, and the rules by the names of before.
+ALTER TABLE computed.t RENAME a TO first;
+SELECT format('trem_read.%I', viewname) AS view FROM pg_views WHERE schemaname = 'trem_read' \gset
+CREATE FUNCTION computed.says(id int, view text, name text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     value text;
     code text;
@@ -14,10 +28,7 @@ DECLARE
     detail text;
     hint text;
 BEGIN
-    EXECUTE format('SELECT trem.computed($1, 7, ''computed.t''::regclass, ''{1,2,3,4}'',
-                        ARRAY[''t'', ''id'', ''first'', ''b'', ''n''], %L, id, a, b, n)::text
-                    FROM computed.t WHERE id = $2', expression)
-    USING example, id INTO value;
+    EXECUTE format('SELECT %I::text FROM %s WHERE id = $1', name, view) USING id INTO value;
     RETURN value;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
@@ -25,31 +36,34 @@ EXCEPTION WHEN OTHERS THEN
     RETURN concat_ws(' ', code, message, detail, hint);
 END
 $$;
-SELECT id, computed.says(id, 'CAST(first AS int)', 0), computed.says(id, '10 / n', 0::numeric),
-    computed.says(id, 'first::computed.short', 'x'::computed.short),
-    computed.says(id, '(t.first || b) COLLATE "C"', 'x'::text),
-    computed.says(id, 'regexp_replace(b, (first || ''('') COLLATE "C", '''')', 'x'::text)
-FROM generate_series(1, 3) AS id;
+SELECT id, name, computed.says(id, :'view', name)
+FROM generate_series(1, 3) AS id, unnest('{c1,c2,c3,c4,c5,c6}'::text[]) AS name ORDER BY name, id;
+ALTER TABLE computed.t RENAME first TO a;
 
--- Values of other types than the columns have.
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', 'lower(a)', 17);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', 'lower(a)', NULL::varchar);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2,1}', '{t,a,id}', 'a || id', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{9}', '{t,a}', 'lower(a)', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{-1}', '{t,a}', 'lower(a)', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{}', 'lower(a)', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', NULL, 'lower(a)', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 0::regclass, '{2}', '{t,a}', 'lower(a)', 'A'::text);
--- What a rule could not have.
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', '(SELECT max(a) FROM computed.t)', 'A'::text);
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', 'b', 'A'::text);
-SELECT trem.computed(NULL::int, 7, 'computed.t'::regclass, '{2}', '{t,a}', 'lower(a)', 'A'::text);
+-- Nobody else calls it: not without a token, not with another call's, not with one for each row.
+SELECT pg_typeof(token) AS token, count(*) FROM trem.view_token GROUP BY 1;
+SELECT trem.computed(NULL, NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', '{t,a}', 'lower(a)', 'A'::text);
+SELECT trem.computed(gen_random_uuid(), NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', '{t,a}', 'lower(a)', 'A'::text);
+SELECT trem.computed((SELECT token FROM trem.view_token LIMIT 1), NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', '{t,a}', 'lower(a)', 'A'::text);
+SELECT trem.computed(token, NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', '{t,a}', 'lower(a)', 'A'::text) FROM trem.view_token;
+SELECT trem.computed(NULL, NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', NULL, 'lower(a)', 'A'::text);
+SELECT trem.computed(NULL, NULL::text, 7, 0::regclass, 'text'::regtype, '{2}', '{t,a}', 'lower(a)', 'A'::text);
 -- Another expression for each row.
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', a, a) FROM computed.t;
-SELECT trem.computed(NULL::text, 7, 'computed.t'::regclass, '{2}', '{t,a}', 'lower(a)', 'A'::text);
+SELECT trem.computed(NULL, NULL::text, 7, 'computed.t'::regclass, 'text'::regtype, '{2}', '{t,a}', a, a) FROM computed.t;
+-- With the token of a call: values of other types than the columns have, and another type.
+SELECT substring(pg_get_viewdef(:'view'::regclass, true), 'id = ''(\w+)''::text\), NULL::integer') AS id \gset
+SELECT trem.computed((SELECT token FROM trem.view_token WHERE id = :'id'), NULL::int, 7001, 'computed.t'::regclass,
+    'int'::regtype, '{2}', '{t,a}', 'CAST((CAST(a AS int)) AS integer)', 17);
+SELECT trem.computed((SELECT token FROM trem.view_token WHERE id = :'id'), NULL::int, 7001, 'computed.t'::regclass,
+    'int'::regtype, '{2}', '{t,a}', 'CAST((CAST(a AS int)) AS integer)', NULL::varchar);
+SELECT trem.computed((SELECT token FROM trem.view_token WHERE id = :'id'), NULL::text, 7001, 'computed.t'::regclass,
+    'int'::regtype, '{2}', '{t,a}', 'CAST((CAST(a AS int)) AS integer)', '17'::text);
+SELECT trem.computed((SELECT token FROM trem.view_token WHERE id = :'id'), NULL::int, 7001, 'computed.t'::regclass,
+    'int'::regtype, '{2}', '{t,a}', 'CAST((CAST(a AS int)) AS integer)', '17'::text);
+SELECT trem.stop_task('s'), trem.drop_task('s');
+SELECT count(*) FROM trem.view_token;
 
 -- A view whose columns' collations differ; and without anything that may fail there is no call.
-SELECT trem.create_endpoint('src', 'source'), trem.create_endpoint('dst', 'target', dbname => 'x');
 SELECT trem.create_task('t', 'src', 'dst', '{computed.t}') IS NOT NULL AS made;
 -- Views name rules.
 SELECT setval('trem.rule_id_seq', 8000);

@@ -1,18 +1,23 @@
 -- Rows that could not be computed: reported by the applier, once; and the keys of pseudonyms, which
 -- nobody sees.
 SET client_min_messages = error;
-CREATE ROLE trem_x_operator;
+CREATE ROLE trem_x_operator LOGIN;
 CREATE ROLE trem_x_applier LOGIN REPLICATION;
 CREATE ROLE trem_x_nobody LOGIN;
 GRANT USAGE ON SCHEMA trem TO trem_x_nobody;
 CREATE SCHEMA app;
 CREATE TABLE app.t (id int PRIMARY KEY, n text);
 SELECT trem.grant_operator('trem_x_operator');
+-- Whose tasks an operator defines, it sees.
+ALTER TABLE app.t OWNER TO trem_x_operator;
+GRANT USAGE ON SCHEMA app TO trem_x_operator;
+SET SESSION AUTHORIZATION trem_x_operator;
 SELECT trem.create_endpoint('src', 'source', username => 'trem_x_applier');
 SELECT trem.create_endpoint('dst', 'target', dbname => 'x');
 SELECT trem.create_task('t', 'src', 'dst', '{app.t}', options => '{"on_error": "skip_row"}') IS NOT NULL AS made;
 SELECT trem.change_type('t', 'app.t', 'n', 'int') AS id \gset
 SELECT trem.start_task('t');
+RESET SESSION AUTHORIZATION;
 SELECT jsonb_build_array(
     jsonb_build_object('table', 'app.t', 'operation', 'insert', 'rule_id', :id, 'sqlstate', '22P02',
                        'commit_lsn', '0/10', 'key', '(1)'),

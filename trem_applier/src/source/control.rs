@@ -201,7 +201,7 @@ impl Control {
 fn may_not_serve(error: Error) -> Error {
     match error.kind() {
         Kind::Privilege => error.hint(
-            "Connect as the role named in the task's source endpoint, or as the task's owner.",
+            "Connect as the role that the task's source endpoint names, or as a member of it.",
         ),
         _ => error,
     }

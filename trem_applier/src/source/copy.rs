@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use trem_wire::definition::{DefinedLeaf, DefinedRowFormat, DefinedTable};
 
 use super::snapshot;
+use super::view::{self, View};
 use crate::connect::Client;
 use crate::error::{Error, Kind, Result};
 
@@ -24,9 +25,7 @@ pub enum Heap {
 /// Opens a transaction under the snapshot and keeps the table's file as it is until its end.
 pub async fn lock(client: &Client, exported: &str, leaf: &DefinedLeaf) -> Result<Heap> {
     snapshot::begin(client, exported).await?;
-    let view = view(leaf);
-    // A lock on the view locks the table behind it with the right of the view's owner.
-    client.batch_execute(&format!("LOCK TABLE {view} IN ACCESS SHARE MODE")).await?;
+    view::lock(client, &[View::of(leaf)]).await?;
     // The column is as of the snapshot, the function is now.
     let sql = "SELECT relfilenode = pg_relation_filenode(oid) FROM pg_class WHERE oid = $1";
     let same: Option<bool> = match client.query_opt(sql, &[&leaf.oid]).await? {
@@ -59,7 +58,8 @@ pub async fn frames(
     task: &str,
     leaf: &DefinedLeaf,
 ) -> Result<Pin<Box<impl Stream<Item = Result<Bytes>>>>> {
-    let sql = "SELECT frame FROM trem.applier_rows($1, $2) AS frame";
+    // As a column: as a table (FROM) all frames would be gathered on the source first.
+    let sql = "SELECT trem.applier_rows($1, $2)";
     let statement = client.prepare_typed(sql, &[Type::TEXT, Type::OID]).await?;
     let parameters: [&(dyn ToSql + Sync); 2] = [&task, &leaf.oid];
     let stream = client.query_raw(&statement, parameters).await?;
@@ -67,10 +67,6 @@ pub async fn frames(
         let row = row.map_err(Error::from)?;
         Ok(Bytes::copy_from_slice(row.try_get::<_, &[u8]>(0)?))
     })))
-}
-
-fn view(leaf: &DefinedLeaf) -> String {
-    format!("trem_read.{}", escape_identifier(&leaf.view))
 }
 
 /// The rows, in the format of the table, as COPY gives them.
@@ -87,7 +83,7 @@ pub async fn rows(
     let sql = format!(
         "COPY (SELECT {} FROM {}) TO STDOUT (FORMAT {format})",
         columns.join(", "),
-        view(leaf)
+        View::of(leaf).name
     );
     let stream = client.copy_out(&sql).await?;
     Ok(Box::pin(stream.map(|row| row.map_err(|error| row_failed(error.into())))))

@@ -26,6 +26,7 @@ use trem_wire::Lsn;
 
 use self::blame::Suspect;
 use super::snapshot;
+use super::view::{self, View};
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
@@ -56,8 +57,8 @@ pub struct Reader {
     source: ConnInfo,
     task: String,
     client: Option<Client>,
-    /// By table OID: the names of its views.
-    views: HashMap<u32, Vec<String>>,
+    /// By table OID.
+    views: HashMap<u32, Vec<View>>,
     /// By table OID.
     rules: HashMap<u32, Vec<Suspect>>,
     statements: HashMap<u32, (Relation, Vec<Statement>)>,
@@ -68,7 +69,7 @@ impl Reader {
         let views = definition
             .tables
             .iter()
-            .map(|table| (table.oid, table.leaves.iter().map(|leaf| leaf.view.clone()).collect()));
+            .map(|table| (table.oid, table.leaves.iter().map(View::of).collect()));
         Reader {
             source: source.with_application_name(&format!("trem:{}:reread", definition.task)),
             task: definition.task.clone(),
@@ -95,6 +96,7 @@ impl Reader {
         };
         let statements = self.statements(&client, relation).await?;
         let position = see(&client, &self.task, xids).await?;
+        view::lock(&client, self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice)).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for some in keys.chunks(PIPELINED) {
             client.batch_execute("SAVEPOINT keys").await?;
@@ -180,7 +182,7 @@ async fn see(client: &Client, task: &str, xids: &[u64]) -> Result<Lsn> {
 }
 
 /// Reads some columns of the row with a key.
-fn select(relation: &Relation, view: &str, columns: impl Iterator<Item = usize>) -> String {
+fn select(relation: &Relation, view: &View, columns: impl Iterator<Item = usize>) -> String {
     let column = |at: usize| format!("v.{}", escape_identifier(&relation.columns[at].name));
     let columns: Vec<_> = columns
         .map(|at| match relation.format {
@@ -193,12 +195,7 @@ fn select(relation: &Relation, view: &str, columns: impl Iterator<Item = usize>)
         .collect();
     let key: Vec<_> =
         relation.key().enumerate().map(|(n, at)| format!("{} = ${}", column(at), n + 1)).collect();
-    format!(
-        "SELECT {} FROM trem_read.{} AS v WHERE {}",
-        columns.join(", "),
-        escape_identifier(view),
-        key.join(" AND ")
-    )
+    format!("SELECT {} FROM {} AS v WHERE {}", columns.join(", "), view.name, key.join(" AND "))
 }
 
 /// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an

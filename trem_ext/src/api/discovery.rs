@@ -1,11 +1,12 @@
-//! The columns of one table. The other functions that look around are plain SQL
-//! (sql/discovery.sql).
+//! The columns of one table, and how many rows it has. The other functions that look around are
+//! plain SQL (sql/discovery.sql).
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use crate::catalog::{name, spi, table};
+use crate::catalog::{count, name, spi, table};
+use crate::error::given;
 
 #[derive(Deserialize)]
 struct Described {
@@ -34,7 +35,7 @@ const SQL: &str = "
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn table_schema(
-    table_name: &str,
+    table_name: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -50,10 +51,23 @@ fn table_schema(
     >,
     ErrorReport,
 > {
-    let (schema, name) = name::parse_table(table_name)?;
+    let (schema, name) = name::parse_table(given("table_name", table_name)?)?;
     let oid = table::find(&schema, &name)?;
     let columns: Vec<Described> = spi::rows(SQL, &[i64::from(oid).into()])?;
     Ok(TableIterator::new(columns.into_iter().map(|c| {
         (c.column_name, c.data_type, c.not_null, c.key, c.identity, c.generated, c.default_value)
     })))
+}
+
+/// For `trem.table_counts`: null unless the count is to be exact. The parent of an inheritance tree
+/// counts its own rows, as it is replicated.
+#[pg_extern(stable)]
+#[search_path(pg_catalog, pg_temp)]
+fn exact_count(
+    table_oid: Option<pg_sys::Oid>,
+    exact: Option<bool>,
+) -> Result<Option<i64>, ErrorReport> {
+    let table = given("table_oid", table_oid)?;
+    let counted = given("exact", exact)?.then(|| count::rows(table.to_u32()));
+    Ok(counted.transpose()?)
 }

@@ -6,20 +6,20 @@ use pgrx::prelude::*;
 use pgrx::JsonB;
 
 use crate::catalog::endpoint::{self, Endpoint};
-use crate::error::Error;
+use crate::error::{given, Error};
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn endpoint_create(settings: JsonB) -> Result<(), ErrorReport> {
+fn endpoint_create(settings: Option<JsonB>) -> Result<(), ErrorReport> {
     Ok(endpoint::create(read(settings)?)?)
 }
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn endpoint_alter(name: &str, settings: JsonB) -> Result<(), ErrorReport> {
+fn endpoint_alter(settings: Option<JsonB>) -> Result<(), ErrorReport> {
     let settings = read(settings)?;
     let reader_changed = settings.username.is_some();
-    endpoint::alter(name, settings)?;
+    endpoint::alter(settings)?;
     if reader_changed {
         notice!("start the endpoint's tasks again: that gives the role its rights");
     }
@@ -28,11 +28,13 @@ fn endpoint_alter(name: &str, settings: JsonB) -> Result<(), ErrorReport> {
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn drop_endpoint(name: &str) -> Result<(), ErrorReport> {
-    Ok(endpoint::drop(name)?)
+fn drop_endpoint(name: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(endpoint::drop(given("name", name)?)?)
 }
 
-fn read(settings: JsonB) -> Result<Endpoint, Error> {
-    serde_json::from_value(settings.0)
-        .map_err(|_| Error::invalid("the name of the endpoint is missing", ""))
+fn read(settings: Option<JsonB>) -> Result<Endpoint, Error> {
+    let settings = given("settings", settings)?.0;
+    given("name", settings["name"].as_str())?;
+    serde_json::from_value(settings)
+        .map_err(|error| Error::invalid(format!("settings are no endpoint: {error}"), ""))
 }

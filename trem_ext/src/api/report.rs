@@ -5,11 +5,11 @@ use pgrx::prelude::*;
 
 use crate::catalog::draft::{self, Draft};
 use crate::catalog::problem::Problem;
-use crate::catalog::shape;
 use crate::catalog::statement::{self, IndexNames};
-use crate::catalog::{check, items, name, options, plan, table};
+use crate::catalog::{check, options, plan, preview};
+use crate::error::given;
 
-type Checked = TableIterator<
+pub(super) type Checked = TableIterator<
     'static,
     (
         name!(severity, String),
@@ -23,7 +23,7 @@ type Checked = TableIterator<
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn check_task(
-    task: &str,
+    task: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -37,12 +37,12 @@ fn check_task(
     >,
     ErrorReport,
 > {
-    let draft = Draft::load(draft::find(task)?)?;
+    let draft = Draft::load(draft::find(given("task", task)?)?)?;
     let mut plan = plan::build(&draft)?;
     Ok(rows(check::all(&draft, &mut plan)?))
 }
 
-fn rows(problems: Vec<Problem>) -> Checked {
+pub(super) fn rows(problems: Vec<Problem>) -> Checked {
     TableIterator::new(problems.into_iter().map(|problem| {
         (
             problem.severity.as_str().to_owned(),
@@ -57,7 +57,7 @@ fn rows(problems: Vec<Problem>) -> Checked {
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn explain_task(
-    task: &str,
+    task: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -71,7 +71,7 @@ fn explain_task(
     >,
     ErrorReport,
 > {
-    let draft = Draft::load(draft::find(task)?)?;
+    let draft = Draft::load(draft::find(given("task", task)?)?)?;
     let plan = plan::build(&draft)?;
     let options = options::effective(&draft.task.options, false)?;
     let names = IndexNames::new(&plan.shapes);
@@ -97,14 +97,17 @@ fn explain_task(
     Ok(TableIterator::new(explained))
 }
 
-/// The statement behind `preview`, which is in SQL (sql/preview.sql): rows that pass through here
-/// as JSON would lose digits of their numbers.
-#[pg_extern]
+/// The rows of `preview`, as texts: one that passed through here as JSON would lose digits of its
+/// numbers.
+#[pg_extern(stable)]
 #[search_path(pg_catalog, pg_temp)]
-fn preview_statement(task: &str, table_name: &str) -> Result<String, ErrorReport> {
-    let draft = Draft::load(draft::find(task)?)?;
-    let (schema, name) = name::parse_table(table_name)?;
-    let table = items::of_task(&draft, table::find(&schema, &name)?)?;
-    let shape = shape::apply(table, &draft.rules, 1)?;
-    Ok(shape.select())
+fn preview_rows(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    row_count: Option<i64>,
+) -> Result<SetOfIterator<'static, String>, ErrorReport> {
+    let draft = Draft::load(draft::find(given("task", task)?)?)?;
+    let table_name = given("table_name", table_name)?;
+    let rows = preview::rows(&draft, table_name, given("row_count", row_count)?)?;
+    Ok(SetOfIterator::new(rows))
 }

@@ -10,15 +10,20 @@ use crate::catalog::draft::{self, Draft, RuleKind};
 use crate::catalog::name::{self, TableName};
 use crate::catalog::rule::{self, Given, Subject};
 use crate::catalog::table::Table;
-use crate::catalog::{items, spi, table};
-use crate::error::Error;
+use crate::catalog::{items, publish, spi, table};
+use crate::error::{given, Error};
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn rename_schema(task: &str, table_name: &str, new_schema: &str) -> Result<i64, ErrorReport> {
+fn rename_schema(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    new_schema: Option<&str>,
+) -> Result<i64, ErrorReport> {
+    let new_schema = given("new_schema", new_schema)?;
     name::check_new("schema", new_schema)?;
     let draft = load(task)?;
-    let subject = match name::parse(table_name)? {
+    let subject = match name::parse(given("table_name", table_name)?)? {
         TableName::Table { schema, name } => Subject::Table(of_task(&draft, &schema, &name)?),
         TableName::Pattern { schema } => {
             items::schema_of_task(&draft, &schema)?;
@@ -30,7 +35,12 @@ fn rename_schema(task: &str, table_name: &str, new_schema: &str) -> Result<i64, 
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn rename_table(task: &str, table_name: &str, new_name: &str) -> Result<i64, ErrorReport> {
+fn rename_table(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    new_name: Option<&str>,
+) -> Result<i64, ErrorReport> {
+    let new_name = given("new_name", new_name)?;
     name::check_new("table", new_name)?;
     let draft = load(task)?;
     let subject = Subject::Table(one_table(&draft, table_name)?);
@@ -40,11 +50,12 @@ fn rename_table(task: &str, table_name: &str, new_name: &str) -> Result<i64, Err
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn rename_column(
-    task: &str,
-    table_name: &str,
-    column_name: &str,
-    new_name: &str,
+    task: Option<&str>,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    new_name: Option<&str>,
 ) -> Result<i64, ErrorReport> {
+    let new_name = given("new_name", new_name)?;
     name::check_new("column", new_name)?;
     let draft = load(task)?;
     let subject = one_column(&draft, table_name, column_name)?;
@@ -53,9 +64,14 @@ fn rename_column(
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn exclude_column(task: &str, table_name: &str, column_name: &str) -> Result<i64, ErrorReport> {
+fn exclude_column(
+    task: Option<&str>,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+) -> Result<i64, ErrorReport> {
     let draft = load(task)?;
     let table = one_table(&draft, table_name)?;
+    let column_name = given("column_name", column_name)?;
     let column = table.column_named(column_name)?.attnum;
     if table.is_key(column) {
         Err(Error::invalid(
@@ -70,9 +86,6 @@ fn exclude_column(task: &str, table_name: &str, column_name: &str) -> Result<i64
     Ok(id)
 }
 
-// The functions below take nulls, because one that did nothing at a null would leave a column bare
-// whose mask somebody believes to have set.
-
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn set_filter(
@@ -80,8 +93,8 @@ fn set_filter(
     table_name: Option<&str>,
     expression: Option<&str>,
 ) -> Result<Option<i64>, ErrorReport> {
-    let draft = load(given("task", task)?)?;
-    let table = one_table(&draft, given("table_name", table_name)?)?;
+    let draft = load(task)?;
+    let table = one_table(&draft, table_name)?;
     if expression.is_none() {
         if rule::remove_filter(&draft, &table)? {
             drafted(&draft.task);
@@ -104,8 +117,8 @@ fn add_column(
     column_type: Option<&str>,
     expression: Option<&str>,
 ) -> Result<i64, ErrorReport> {
-    let draft = load(given("task", task)?)?;
-    let table = one_table(&draft, given("table_name", table_name)?)?;
+    let draft = load(task)?;
+    let table = one_table(&draft, table_name)?;
     let subject = Subject::NewColumn(table, given("column_name", column_name)?.to_owned());
     let type_name = Some(given("column_type", column_type)?);
     let expression = Some(given_expression(expression)?);
@@ -121,9 +134,8 @@ fn change_type(
     new_type: Option<&str>,
     using_expression: default!(Option<&str>, "NULL"),
 ) -> Result<i64, ErrorReport> {
-    let draft = load(given("task", task)?)?;
-    let table_name = given("table_name", table_name)?;
-    let subject = one_column(&draft, table_name, given("column_name", column_name)?)?;
+    let draft = load(task)?;
+    let subject = one_column(&draft, table_name, column_name)?;
     let type_name = Some(given("new_type", new_type)?);
     let (kind, expression) = (RuleKind::ChangeType, using_expression);
     Ok(propose(draft, Given { kind, subject, type_name, expression })?)
@@ -137,55 +149,62 @@ fn set_value(
     column_name: Option<&str>,
     expression: Option<&str>,
 ) -> Result<i64, ErrorReport> {
-    let draft = load(given("task", task)?)?;
-    let table_name = given("table_name", table_name)?;
-    let subject = one_column(&draft, table_name, given("column_name", column_name)?)?;
+    let draft = load(task)?;
+    let subject = one_column(&draft, table_name, column_name)?;
     let expression = Some(given_expression(expression)?);
     Ok(propose(draft, Given { kind: RuleKind::SetValue, subject, type_name: None, expression })?)
 }
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn drop_transformation(id: i64) -> Result<(), ErrorReport> {
+fn drop_transformation(id: Option<i64>) -> Result<(), ErrorReport> {
     #[derive(Deserialize)]
-    struct Dropped {
+    struct Of {
         task: String,
     }
-    let sql = "DELETE FROM trem.rule AS r USING trem.task AS t
-               WHERE r.id = $1 AND t.task_id = r.task_id RETURNING t.name AS task";
-    let dropped: Option<Dropped> = spi::returned(sql, &[id.into()])?;
-    let Some(dropped) = dropped else {
+    let id = given("id", id)?;
+    let sql = "SELECT t.name AS task FROM trem.rule AS r JOIN trem.task AS t USING (task_id)
+               WHERE r.id = $1";
+    let Some(Of { task }) = spi::row(sql, &[id.into()])? else {
         Err(Error::Missing {
             what: "transformation",
             name: id.to_string(),
             hint: "SELECT * FROM trem.transformation; lists them.".to_owned(),
         })?
     };
-    drafted(&draft::find(&dropped.task)?);
+    let task = draft::find_for_change(&task)?;
+    spi::run("DELETE FROM trem.rule WHERE id = $1", &[id.into()])?;
+    drafted(&task);
     Ok(())
 }
 
-fn load(task: &str) -> Result<Draft, Error> {
-    Draft::load(draft::find_for_change(task)?)
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn make_mask_key(key_name: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(publish::make_mask_key(given("key_name", key_name)?)?)
+}
+
+fn load(task: Option<&str>) -> Result<Draft, Error> {
+    Draft::load(draft::find_for_change(given("task", task)?)?)
 }
 
 fn of_task(draft: &Draft, schema: &str, name: &str) -> Result<Table, Error> {
     items::of_task(draft, table::find(schema, name)?)
 }
 
-fn one_table(draft: &Draft, table_name: &str) -> Result<Table, Error> {
-    let (schema, name) = name::parse_table(table_name)?;
+fn one_table(draft: &Draft, table_name: Option<&str>) -> Result<Table, Error> {
+    let (schema, name) = name::parse_table(given("table_name", table_name)?)?;
     of_task(draft, &schema, &name)
 }
 
-fn one_column(draft: &Draft, table_name: &str, column_name: &str) -> Result<Subject, Error> {
+fn one_column(
+    draft: &Draft,
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+) -> Result<Subject, Error> {
     let table = one_table(draft, table_name)?;
-    let attnum = table.column_named(column_name)?.attnum;
+    let attnum = table.column_named(given("column_name", column_name)?)?.attnum;
     Ok(Subject::Column(table, attnum))
-}
-
-fn given<'a>(argument: &str, value: Option<&'a str>) -> Result<&'a str, Error> {
-    value.ok_or_else(|| Error::invalid(format!("{argument} is null"), ""))
 }
 
 fn given_expression(expression: Option<&str>) -> Result<&str, Error> {

@@ -10,20 +10,29 @@ use crate::catalog::draft::{self, Draft, Task};
 use crate::catalog::name::{self, TableName};
 use crate::catalog::problem::Severity;
 use crate::catalog::publish::{self, Change};
-use crate::catalog::{check, endpoint, items, options, plan, spi, table, view};
-use crate::error::Error;
+use crate::catalog::{access, check, endpoint, items, options, plan, spi, table, view};
+use crate::error::{given, Error};
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn create_task(
-    name: &str,
-    source: &str,
-    target: &str,
-    tables: Vec<Option<String>>,
-    mode: default!(&str, "'full_load_and_cdc'"),
-    options: default!(JsonB, "'{}'"),
+    name: Option<&str>,
+    source: Option<&str>,
+    target: Option<&str>,
+    tables: Option<Vec<Option<String>>>,
+    mode: default!(Option<&str>, "'full_load_and_cdc'"),
+    options: default!(Option<JsonB>, "'{}'"),
 ) -> Result<Uuid, ErrorReport> {
-    Ok(create(NewTask { name, source, target, mode }, &tables, &options)?)
+    let new = NewTask {
+        name: given("name", name)?,
+        source: given("source", source)?,
+        target: given("target", target)?,
+        mode: given("mode", mode)?,
+    };
+    let tables = given("tables", tables)?.into_iter();
+    let tables: Option<Vec<String>> = tables.collect();
+    let tables = given("an element of tables", tables)?;
+    Ok(create(new, &tables, &given("options", options)?)?)
 }
 
 struct NewTask<'a> {
@@ -33,13 +42,13 @@ struct NewTask<'a> {
     mode: &'a str,
 }
 
-fn create(new: NewTask<'_>, tables: &[Option<String>], options: &JsonB) -> Result<Uuid, Error> {
+fn create(new: NewTask<'_>, tables: &[String], options: &JsonB) -> Result<Uuid, Error> {
     name::check_object("task", new.name)?;
     if draft::exists(new.name)? {
         return Err(Error::Exists { what: "task", name: new.name.to_owned() });
     }
     for (endpoint, role) in [(new.source, "source"), (new.target, "target")] {
-        if endpoint::find(endpoint)?.role.as_deref() != Some(role) {
+        if endpoint::find_for_use(endpoint)?.role.as_deref() != Some(role) {
             return Err(Error::invalid(
                 format!("endpoint \"{endpoint}\" is not a {role}"),
                 format!("SELECT name FROM trem.endpoint WHERE role = '{role}'; lists them."),
@@ -54,18 +63,20 @@ fn create(new: NewTask<'_>, tables: &[Option<String>], options: &JsonB) -> Resul
     }
     let options = options::merge(&serde_json::Value::Null, &options.0)?;
     spi::run(
-        "INSERT INTO trem.task (name, source, target, mode, options) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO trem.task (name, source, target, mode, options, owner)
+         VALUES ($1, $2, $3, $4, $5, $6::oid::regrole)",
         &[
             new.name.into(),
             new.source.into(),
             new.target.into(),
             new.mode.into(),
             JsonB(options).into(),
+            access::caller_oid().into(),
         ],
     )?;
     let task = draft::find(new.name)?;
     for table in tables {
-        items::add(&task, table.as_deref().unwrap_or_default())?;
+        items::add(&task, table)?;
     }
     Uuid::from_slice(&uuid_bytes(&task.task_id)?).map_err(Error::Catalog)
 }
@@ -83,9 +94,10 @@ fn uuid_bytes(text: &str) -> Result<Vec<u8>, Error> {
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn alter_task(name: &str, options: JsonB) -> Result<(), ErrorReport> {
+fn alter_task(name: Option<&str>, options: Option<JsonB>) -> Result<(), ErrorReport> {
+    let name = given("name", name)?;
     let task = draft::find_for_change(name)?;
-    let options = options::merge(&task.options, &options.0)?;
+    let options = options::merge(&task.options, &given("options", options)?.0)?;
     spi::run(
         "UPDATE trem.task SET options = $2 WHERE name = $1",
         &[name.into(), JsonB(options).into()],
@@ -96,18 +108,18 @@ fn alter_task(name: &str, options: JsonB) -> Result<(), ErrorReport> {
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn add_table(task: &str, table_name: &str) -> Result<(), ErrorReport> {
-    let task = draft::find_for_change(task)?;
-    items::add(&task, table_name)?;
+fn add_table(task: Option<&str>, table_name: Option<&str>) -> Result<(), ErrorReport> {
+    let task = draft::find_for_change(given("task", task)?)?;
+    items::add(&task, given("table_name", table_name)?)?;
     drafted(&task);
     Ok(())
 }
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn remove_table(task: &str, table_name: &str) -> Result<(), ErrorReport> {
-    let task = draft::find_for_change(task)?;
-    items::remove(&task, table_name)?;
+fn remove_table(task: Option<&str>, table_name: Option<&str>) -> Result<(), ErrorReport> {
+    let task = draft::find_for_change(given("task", task)?)?;
+    items::remove(&task, given("table_name", table_name)?)?;
     drafted(&task);
     Ok(())
 }
@@ -122,13 +134,13 @@ pub(super) fn drafted(task: &Task) {
     }
 }
 
-// The views that publishing makes hold expressions, which may call our functions by plain name:
-// hence `trem` on the search path of this and of reload_table.
-
 #[pg_extern]
-#[search_path(pg_catalog, trem, pg_temp)]
-fn start_task(name: &str, keep: default!(bool, false)) -> Result<i64, ErrorReport> {
-    Ok(start(name, keep)?)
+#[search_path(pg_catalog, pg_temp)]
+fn start_task(
+    name: Option<&str>,
+    keep: default!(Option<bool>, "false"),
+) -> Result<i64, ErrorReport> {
+    Ok(start(given("name", name)?, given("keep", keep)?)?)
 }
 
 fn start(name: &str, keep: bool) -> Result<i64, Error> {
@@ -152,7 +164,8 @@ fn start(name: &str, keep: bool) -> Result<i64, Error> {
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn stop_task(name: &str) -> Result<(), ErrorReport> {
+fn stop_task(name: Option<&str>) -> Result<(), ErrorReport> {
+    let name = given("name", name)?;
     draft::find_for_change(name)?;
     Ok(set_state(name, "stopped")?)
 }
@@ -170,8 +183,8 @@ fn notify(task: &str) -> Result<(), Error> {
 
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
-fn drop_task(name: &str) -> Result<(), ErrorReport> {
-    Ok(drop(name)?)
+fn drop_task(name: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(drop(given("name", name)?)?)
 }
 
 fn drop(name: &str) -> Result<(), Error> {
@@ -210,9 +223,9 @@ fn drop_slot(task: &str) -> Result<(), Error> {
 }
 
 #[pg_extern]
-#[search_path(pg_catalog, trem, pg_temp)]
-fn reload_table(task: &str, table_name: &str) -> Result<(), ErrorReport> {
-    Ok(reload(task, table_name)?)
+#[search_path(pg_catalog, pg_temp)]
+fn reload_table(task: Option<&str>, table_name: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(reload(given("task", task)?, given("table_name", table_name)?)?)
 }
 
 fn reload(task: &str, table_name: &str) -> Result<(), Error> {

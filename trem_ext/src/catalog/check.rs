@@ -4,20 +4,24 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::draft::Draft;
+use super::draft::{Draft, Task};
 use super::name;
 use super::plan::Plan;
 use super::problem::Problem;
 use super::publish::{self, Change};
 use super::shape::Shape;
 use super::table::{Column, Leaf};
-use super::{environment, spi};
+use super::{access, endpoint, environment, spi};
 use crate::error::Error;
+
+/// What concerns only who publishes the task.
+pub(crate) const PUBLISHER: &str = "publisher_rights";
 
 /// The problems of the server, of the draft and of its tables, the worst first.
 pub(crate) fn all(draft: &Draft, plan: &mut Plan) -> Result<Vec<Problem>, Error> {
     let mut problems = Vec::new();
     environment::check(&draft.task, &mut problems)?;
+    check_owners(&draft.task, &mut problems)?;
     problems.append(&mut plan.problems);
     for shape in &plan.shapes {
         check_key(shape, &mut problems);
@@ -29,6 +33,17 @@ pub(crate) fn all(draft: &Draft, plan: &mut Plan) -> Result<Vec<Problem>, Error>
     check_published(draft, plan, &mut problems)?;
     problems.sort_by_key(|problem| problem.severity);
     Ok(problems)
+}
+
+fn check_owners(task: &Task, problems: &mut Vec<Problem>) -> Result<(), Error> {
+    if access::is_dropped(task.owner) {
+        let hint = format!("A superuser takes it over: {}", task.owned().take_over_statement());
+        problems.push(Problem::warning("owner", "the role that owned the task was dropped", hint));
+    }
+    for name in [&task.source, &task.target] {
+        problems.extend(endpoint::problems(name)?);
+    }
+    Ok(())
 }
 
 fn check_key(shape: &Shape, problems: &mut Vec<Problem>) {
@@ -122,11 +137,9 @@ fn check_leaf(shape: &Shape, leaf: &Leaf, problems: &mut Vec<Problem>) {
     }
     if !leaf.caller_can_publish {
         report(
-            "owner_rights",
+            PUBLISHER,
             format!("you may not make views for its owner \"{}\"", leaf.owner),
-            "Be a member of that role, which needs CREATE on schema trem_read \
-             (trem.grant_operator), or let a superuser start the task."
-                .to_owned(),
+            "Be a member of that role, or let one who is start the task.".to_owned(),
         );
     }
     if leaf.replica_identity != shape.table.replica_identity {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use trem_wire::definition::Mode;
 
+use super::access::{Kind, Owned};
 use super::spi;
 use crate::error::Error;
 
@@ -14,6 +15,8 @@ pub(crate) struct Task {
     pub task_id: String,
     pub name: String,
     pub source: String,
+    pub target: String,
+    pub owner: u32,
     pub mode: Mode,
     pub options: Value,
     pub state: String,
@@ -23,6 +26,10 @@ pub(crate) struct Task {
 impl Task {
     pub(crate) fn is_started(&self) -> bool {
         self.state == "started"
+    }
+
+    pub(crate) fn owned(&self) -> Owned<'_> {
+        Owned { kind: Kind::Task, name: &self.name, owner: self.owner }
     }
 }
 
@@ -158,9 +165,10 @@ impl Draft {
     }
 }
 
-/// A task by name, to be read.
-pub(crate) fn find(task: &str) -> Result<Task, Error> {
-    let sql = "SELECT task_id, name, source, mode, options, state, definition_version
+/// A task by name, whoever asks for it.
+pub(crate) fn find_any(task: &str) -> Result<Task, Error> {
+    let sql = "SELECT task_id, name, source, target, owner::oid::bigint, mode, options, state,
+                      definition_version
                FROM trem.task WHERE name = $1";
     spi::row(sql, &[task.into()])?.ok_or_else(|| Error::Missing {
         what: "task",
@@ -169,10 +177,20 @@ pub(crate) fn find(task: &str) -> Result<Task, Error> {
     })
 }
 
-/// A task by name, to be changed: whoever else wants to change it waits.
+/// A task by name, to be read by a member of its owner.
+pub(crate) fn find(task: &str) -> Result<Task, Error> {
+    let task = find_any(task)?;
+    task.owned().check()?;
+    Ok(task)
+}
+
+/// A task by name, to be changed by a member of its owner: whoever else wants to change it waits.
 pub(crate) fn find_for_change(task: &str) -> Result<Task, Error> {
+    find(task)?;
     spi::run("SELECT FROM trem.task WHERE name = $1 FOR UPDATE", &[task.into()])?;
-    find(task)
+    let task = find(task)?;
+    task.owned().take_over()?;
+    Ok(task)
 }
 
 pub(crate) fn exists(task: &str) -> Result<bool, Error> {

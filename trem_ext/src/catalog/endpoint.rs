@@ -1,10 +1,13 @@
-//! Endpoints: validated when they are made and when they are changed.
+//! Endpoints: validated when they are made and when they are changed. A password is stored in a
+//! table of its own, set here and read by [`super::applier`] alone.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::access::{self, Kind, Owned};
+use super::problem::Problem;
 use super::spi;
-use crate::error::Error;
+use crate::error::{self, Error};
 
 /// What a person may say about an endpoint; absent or null: nothing said.
 #[derive(Default, Serialize, Deserialize)]
@@ -19,6 +22,15 @@ pub(crate) struct Endpoint {
     pub username: Option<String>,
     pub password: Option<String>,
     pub options: Option<Value>,
+    /// Of one that is stored.
+    #[serde(skip_serializing)]
+    pub owner: u32,
+}
+
+impl Endpoint {
+    fn owned(&self) -> Owned<'_> {
+        Owned { kind: Kind::Endpoint, name: &self.name, owner: self.owner }
+    }
 }
 
 const OPTIONS: [&str; 8] = [
@@ -39,13 +51,12 @@ pub(crate) fn create(mut given: Endpoint) -> Result<(), Error> {
     if exists(&given.name)? {
         return Err(Error::Exists { what: "endpoint", name: given.name });
     }
-    match given.role.as_deref() {
-        Some("source" | "target") => {}
-        other => {
-            let message = format!("\"{}\" is no role of an endpoint", other.unwrap_or_default());
-            return Err(Error::invalid(message, "The roles are source and target."));
-        }
+    let role = error::given("role", given.role.as_deref())?;
+    if !["source", "target"].contains(&role) {
+        let message = format!("\"{role}\" is no role of an endpoint");
+        return Err(Error::invalid(message, "The roles are source and target."));
     }
+    error::given("kind", given.kind.as_deref())?;
     if given.role.as_deref() == Some("source") && given.dbname.is_none() {
         given.dbname = Some(current_database()?);
     }
@@ -53,12 +64,14 @@ pub(crate) fn create(mut given: Endpoint) -> Result<(), Error> {
     check(&given)?;
     spi::run(
         "INSERT INTO trem.endpoint
-             (name, role, kind, dbname, host, port, username, password, options)
-         SELECT e.name, e.role, e.kind, e.dbname, e.host, e.port, e.username, e.password, e.options
+             (name, role, kind, dbname, host, port, username, options, owner)
+         SELECT e.name, e.role, e.kind, e.dbname, e.host, e.port, e.username, e.options,
+                $2::oid::regrole
          FROM jsonb_to_record($1) AS e (name text, role text, kind text, dbname text, host text,
-                                        port int, username text, password text, options jsonb)",
-        &[document(&given)],
+                                        port int, username text, options jsonb)",
+        &[document(&given), access::caller_oid().into()],
     )?;
+    set_password(&given.name, given.password.as_deref())?;
     grant(&given)
 }
 
@@ -77,9 +90,28 @@ fn grant(endpoint: &Endpoint) -> Result<(), Error> {
     }
 }
 
+/// Stores a password, which nobody reads but the applier's role; an empty one takes it away.
+fn set_password(endpoint: &str, password: Option<&str>) -> Result<(), Error> {
+    let Some(password) = password else { return Ok(()) };
+    spi::run("DELETE FROM trem.endpoint_password WHERE name = $1", &[endpoint.into()])?;
+    if !password.is_empty() {
+        spi::run(
+            "INSERT INTO trem.endpoint_password (name, password) VALUES ($1, $2)",
+            &[endpoint.into(), password.into()],
+        )?;
+    }
+    spi::run(
+        "UPDATE trem.endpoint SET password = $2 WHERE name = $1",
+        &[endpoint.into(), (!password.is_empty()).into()],
+    )?;
+    Ok(())
+}
+
 /// Changes what is given and keeps the rest; an empty text takes a value away.
-pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
-    let stored = find(name)?;
+pub(crate) fn alter(given: Endpoint) -> Result<(), Error> {
+    let name = given.name.clone();
+    let name = name.as_str();
+    let stored = find_for_change(name)?;
     let text = |given: Option<String>, stored: Option<String>| match given {
         Some(text) if text.is_empty() => None,
         Some(text) => Some(text),
@@ -96,6 +128,7 @@ pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
         // Only to be checked; it is stored below.
         password: given.password.clone().filter(|password| !password.is_empty()),
         options: Some(merge_options(&stored.options.unwrap_or_default(), given.options)?),
+        owner: stored.owner,
     };
     check(&changed)?;
     spi::run(
@@ -107,12 +140,7 @@ pub(crate) fn alter(name: &str, given: Endpoint) -> Result<(), Error> {
          WHERE stored.name = e.name",
         &[document(&changed)],
     )?;
-    if let Some(password) = given.password {
-        spi::run(
-            "UPDATE trem.endpoint SET password = nullif($2, '') WHERE name = $1",
-            &[name.into(), password.into()],
-        )?;
-    }
+    set_password(name, given.password.as_deref())?;
     // Its tasks' appliers connect anew.
     spi::run(
         "SELECT pg_notify('trem', name) FROM trem.task WHERE $1 IN (source, target)",
@@ -126,7 +154,7 @@ pub(crate) fn drop(name: &str) -> Result<(), Error> {
     struct Users {
         tasks: Option<String>,
     }
-    find(name)?;
+    find_for_change(name)?;
     let sql = "SELECT string_agg(name, ', ' ORDER BY name) AS tasks
                FROM trem.task WHERE $1 IN (source, target)";
     if let Some(Users { tasks: Some(tasks) }) = spi::row(sql, &[name.into()])? {
@@ -141,13 +169,52 @@ pub(crate) fn drop(name: &str) -> Result<(), Error> {
 
 /// The endpoint, without its password.
 pub(crate) fn find(name: &str) -> Result<Endpoint, Error> {
-    let sql = "SELECT name, role, kind, dbname, host, port, username, options
+    let sql = "SELECT name, role, kind, dbname, host, port, username, options,
+                      owner::oid::bigint
                FROM trem.endpoint WHERE name = $1";
     spi::row(sql, &[name.into()])?.ok_or_else(|| Error::Missing {
         what: "endpoint",
         name: format!("\"{name}\""),
         hint: "SELECT name, role FROM trem.endpoint; lists the endpoints.".to_owned(),
     })
+}
+
+/// An endpoint, for a member of its owner to use.
+pub(crate) fn find_for_use(name: &str) -> Result<Endpoint, Error> {
+    let endpoint = find(name)?;
+    endpoint.owned().check()?;
+    Ok(endpoint)
+}
+
+fn find_for_change(name: &str) -> Result<Endpoint, Error> {
+    let endpoint = find_for_use(name)?;
+    endpoint.owned().take_over()?;
+    Ok(endpoint)
+}
+
+/// What `check_task` says about the endpoints of a task.
+pub(crate) fn problems(name: &str) -> Result<Vec<Problem>, Error> {
+    #[derive(Deserialize)]
+    struct Lost {}
+    let mut problems = Vec::new();
+    let endpoint = find(name)?;
+    if access::is_dropped(endpoint.owner) {
+        let message = format!("the role that owned endpoint \"{name}\" was dropped");
+        let hint =
+            format!("A superuser takes it over: {}", { endpoint.owned().take_over_statement() });
+        problems.push(Problem::warning("owner", message, hint));
+    }
+    let lost = "SELECT FROM trem.endpoint AS e WHERE e.name = $1 AND e.password
+                AND NOT EXISTS (SELECT FROM trem.endpoint_password AS p WHERE p.name = e.name)";
+    if let Some(Lost {}) = spi::row(lost, &[name.into()])? {
+        let message = format!("the password of endpoint \"{name}\" is not in this database");
+        let hint = format!(
+            "A dump leaves passwords out. Set it again: SELECT trem.alter_endpoint('{name}', \
+             password => '<password>');"
+        );
+        problems.push(Problem::error("password", message, hint));
+    }
+    Ok(problems)
 }
 
 /// The role that the applier connects as, if the endpoint names one.

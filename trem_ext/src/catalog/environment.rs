@@ -34,7 +34,7 @@ const SERVER: &str = "
             AND database <> current_database()) AS foreign_slot,
            (SELECT count(*) FROM pg_stat_get_wal_senders()) AS senders,
            current_setting('max_wal_senders')::bigint AS senders_max,
-           trem.plugin_libraries() AS plugins,
+           current_setting('output_plugin_libraries', true) AS plugins,
            pg_is_in_recovery() AS in_recovery, current_database() AS dbname";
 
 #[derive(Deserialize)]

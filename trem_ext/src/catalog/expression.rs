@@ -12,7 +12,9 @@ use super::problem::Problem;
 use super::shape::{Guard, Shape, ShapedColumn};
 use crate::error::Error;
 use crate::pg::expression::{compile, Compiled, Fault};
-use crate::pg::{has_default_operator_class, has_leakproof_equality, lacks_collation, type_name};
+use crate::pg::{
+    base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, type_name,
+};
 
 const BOOL: u32 = 16;
 /// The longest expression, in characters.
@@ -75,9 +77,13 @@ pub(crate) fn check(shape: &mut Shape) -> Findings {
 }
 
 fn guard(compiled: &Compiled) -> Option<Guard> {
-    compiled
-        .may_tell
-        .then(|| Guard { attnums: compiled.used.clone(), collation: compiled.collation.clone() })
+    (compiled.may_tell || !compiled.is_built_in).then(|| Guard {
+        output: compiled.type_oid,
+        output_name: type_name(compiled.type_oid),
+        base_type_name: type_name(base_type(compiled.type_oid)),
+        attnums: compiled.used.clone(),
+        collation: compiled.collation.clone(),
+    })
 }
 
 impl Findings {

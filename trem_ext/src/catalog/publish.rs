@@ -164,41 +164,41 @@ fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
 
 /// Makes the keys that rules name and that are not there yet. They are never shown.
 pub(crate) fn make_mask_keys(names: &BTreeSet<String>) -> Result<(), Error> {
-    for name in names {
-        spi::run("SELECT trem.make_mask_key($1)", &[name.as_str().into()])?;
-    }
+    names.iter().try_for_each(|name| make_mask_key(name))
+}
+
+pub(crate) fn make_mask_key(name: &str) -> Result<(), Error> {
+    // Each id has 122 bits from the server's strong random source.
+    spi::run(
+        "INSERT INTO trem.mask_key (name, key)
+         SELECT $1, sha256(convert_to(string_agg(gen_random_uuid()::text, '-'), 'UTF8'))
+         FROM generate_series(1, 3)
+         ON CONFLICT (name) DO NOTHING",
+        &[name.into()],
+    )?;
     Ok(())
 }
 
-/// Functions that a view may call. They run with the rights of whoever reads it.
-const IN_VIEWS: [&str; 8] = [
-    "commit_lsn",
-    "commit_timestamp",
-    "computed",
-    "mask_email",
-    "mask_number",
-    "mask_partial",
-    "operation",
-    "pseudonym",
-];
-
-/// What every applier needs beside the views of its tasks.
+/// What every applier needs beside the views of its tasks. What it has already is not given again:
+/// two who do that at a time would be in each other's way.
 pub(crate) fn grant_applier(reader: &str) -> Result<(), Error> {
     #[derive(Deserialize)]
-    struct Function {
-        name: String,
+    struct Missing {
+        what: String,
     }
-    let reader = name::quoted(reader);
-    spi::run(&format!("GRANT USAGE ON SCHEMA trem, trem_read TO {reader}"), &[])?;
-    let functions: Vec<Function> = spi::rows(
-        "SELECT oid::regprocedure::text AS name FROM pg_proc
+    let missing: Vec<Missing> = spi::rows(
+        "SELECT 'USAGE ON SCHEMA ' || nspname AS what FROM pg_namespace
+         WHERE nspname IN ('trem', 'trem_read') AND NOT has_schema_privilege($1, oid, 'USAGE')
+         UNION ALL
+         SELECT 'EXECUTE ON FUNCTION ' || oid::regprocedure FROM pg_proc
          WHERE pronamespace = 'trem'::regnamespace
-           AND (proname LIKE 'applier\\_%' OR proname = ANY ($1::text[]))
+           AND (proname LIKE 'applier\\_%' OR proname = 'computed')
+           AND NOT has_function_privilege($1, oid, 'EXECUTE')
          ORDER BY 1",
-        &[IN_VIEWS.map(str::to_owned).to_vec().into()],
+        &[reader.into()],
     )?;
-    for Function { name } in functions {
-        spi::run(&format!("GRANT EXECUTE ON FUNCTION {name} TO {reader}"), &[])?;
+    for Missing { what } in missing {
+        spi::run(&format!("GRANT {what} TO {}", name::quoted(reader)), &[])?;
     }
     Ok(())
 }

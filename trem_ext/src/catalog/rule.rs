@@ -10,7 +10,7 @@ use super::draft::{Draft, Rule, RuleKind};
 use super::expression::{self, fault, Wanted};
 use super::shape::{self, Shape};
 use super::table::{Column, Table};
-use super::{name, publish, spi};
+use super::{access, name, publish, spi};
 use crate::error::Error;
 use crate::pg;
 use crate::pg::expression::Fault;
@@ -73,6 +73,7 @@ pub(crate) struct Given<'a> {
 /// Checks a rule about a value and drafts it; gives its id.
 pub(crate) fn propose(draft: &Draft, given: Given<'_>) -> Result<i64, Error> {
     let table = given.subject.table().expect("such a rule is about a table").clone();
+    access::check_author(&table.display(), table.owner)?;
     let mut faults = clashes(draft, &table, &given)?;
     if let Subject::NewColumn(_, name) = &given.subject {
         faults.extend(name::check_new("column", name).err().map(of_error));

@@ -66,10 +66,15 @@ pub(crate) struct Filter {
     pub guard: Option<Guard>,
 }
 
-/// How a view evaluates an expression whose errors could tell of values: `trem.computed`. Set when
-/// the expression is checked.
+/// How a view evaluates an expression whose errors could tell of values, or which is not made of
+/// built-in types and functions alone: `trem.computed`. Set when the expression is checked.
 #[derive(Clone)]
 pub(crate) struct Guard {
+    /// The type of the result, and its name.
+    pub output: u32,
+    pub output_name: String,
+    /// What that is made of, where it is a domain.
+    pub base_type_name: String,
     /// The columns that it reads.
     pub attnums: Vec<i16>,
     /// The result's, as SQL names it; `None`: it has none.

@@ -1,5 +1,9 @@
 //! Statements from Rust: every row arrives as JSON and becomes a struct, every value is bound.
 //!
+//! They run as the owner of the extension, whoever calls: nobody else has rights on TREM's tables.
+//! So their texts are TREM's own, nothing of a user's may run in one, and who may have it run is
+//! asked before ([`super::access`]).
+//!
 //! Errors of PostgreSQL leave as they are, by its own error path; what comes back as [`Error`] is a
 //! statement of ours that does not fit its struct.
 
@@ -9,7 +13,7 @@ use pgrx::{JsonB, Spi};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-use crate::pg;
+use crate::pg::{self, as_extension_owner};
 
 /// The rows of a SELECT.
 ///
@@ -19,7 +23,9 @@ pub(crate) fn rows<T: DeserializeOwned>(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Vec<T>, Error> {
-    Spi::connect(|client| read(client.select(as_json(sql).as_str(), None, arguments)?))
+    as_extension_owner(|| {
+        Spi::connect(|client| read(client.select(as_json(sql).as_str(), None, arguments)?))
+    })
 }
 
 /// The row of an INSERT, UPDATE or DELETE with RETURNING, if it touched one.
@@ -28,8 +34,9 @@ pub(crate) fn returned<T: DeserializeOwned>(
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, Error> {
     refuse_standby()?;
-    let rows: Vec<T> =
-        Spi::connect_mut(|client| read(client.update(as_json(sql).as_str(), None, arguments)?))?;
+    let rows: Vec<T> = as_extension_owner(|| {
+        Spi::connect_mut(|client| read(client.update(as_json(sql).as_str(), None, arguments)?))
+    })?;
     Ok(rows.into_iter().next())
 }
 
@@ -41,7 +48,8 @@ fn read<T: DeserializeOwned>(rows: SpiTupleTable<'_>) -> Result<Vec<T>, Error> {
     let mut found = Vec::new();
     for row in rows {
         let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
-        found.push(serde_json::from_value(value).map_err(|e| Error::Catalog(e.to_string()))?);
+        let row = serde_json::from_value(value);
+        found.push(row.map_err(|error| Error::Catalog(error.to_string()))?);
     }
     Ok(found)
 }
@@ -57,7 +65,7 @@ pub(crate) fn row<T: DeserializeOwned>(
 /// A statement without a result; gives the number of rows it touched.
 pub(crate) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize, Error> {
     refuse_standby()?;
-    Spi::connect_mut(|client| Ok(client.update(sql, None, arguments)?.len()))
+    as_extension_owner(|| Spi::connect_mut(|client| Ok(client.update(sql, None, arguments)?.len())))
 }
 
 /// PostgreSQL's own words would be about transaction ids.

@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{name, spi};
+use super::{access, name, spi};
 use crate::error::Error;
+use crate::pg;
+use crate::pg::table::Locked;
 
 #[derive(Clone, Deserialize)]
 pub(crate) struct Table {
@@ -16,6 +18,7 @@ pub(crate) struct Table {
     /// `default`, `index`, `full`, `nothing`.
     pub replica_identity: String,
     pub row_security: bool,
+    pub owner: u32,
     /// Why it cannot be replicated.
     pub refusal: Option<String>,
     /// Attribute numbers of the key by which its changes are logged.
@@ -164,7 +167,7 @@ pub(crate) fn load(oids: impl IntoIterator<Item = u32>) -> Result<Vec<Table>, Er
     let sql = format!(
         "SELECT s.oid::bigint, s.schema_name AS schema, s.table_name AS name, s.kind,
                 s.root_oid::bigint, s.replica_identity, s.row_security,
-                s.refusal, s.key_attnums::int[],
+                s.owner_oid::bigint AS owner, s.refusal, s.key_attnums::int[],
                 coalesce(({COLUMNS}), '[]') AS columns,
                 coalesce(({INDEXES}), '[]') AS indexes,
                 coalesce(({LEAVES}), '[]') AS leaves,
@@ -173,7 +176,19 @@ pub(crate) fn load(oids: impl IntoIterator<Item = u32>) -> Result<Vec<Table>, Er
          WHERE s.oid = ANY ($1::oid[])
          ORDER BY s.schema_name, s.table_name"
     );
-    spi::rows(&sql, &[spi::oids(oids).into()])
+    spi::rows(&sql, &[spi::oids(oids).into(), access::caller_oid().into()])
+}
+
+/// Locks a table as a reader does, and sees that it still is one.
+pub(crate) fn lock(oid: u32, display: &str) -> Result<Locked, Error> {
+    match pg::table::lock(oid) {
+        Some(locked) if locked.is_table() => Ok(locked),
+        _ => Err(Error::NotReplicable {
+            table: display.to_owned(),
+            reason: "is no table any more".to_owned(),
+            hint: "SELECT * FROM trem.list_tables(); lists what there is.".to_owned(),
+        }),
+    }
 }
 
 /// One table, by the OID that a lookup gave.
@@ -248,15 +263,12 @@ const LEAVES: &str = "
             AND has_schema_privilege(leaf.relowner, leaf_schema.oid, 'USAGE'),
         'row_security_hides', leaf.relrowsecurity AND leaf.relforcerowsecurity
             AND NOT (owner.rolsuper OR owner.rolbypassrls),
-        'caller_can_publish', caller.rolsuper
-            OR pg_has_role(leaf.relowner, 'MEMBER')
-               AND has_schema_privilege(leaf.relowner, 'trem_read', 'CREATE')) ORDER BY leaf.oid)
+        'caller_can_publish', pg_has_role($2::oid, leaf.relowner, 'MEMBER')) ORDER BY leaf.oid)
     FROM (SELECT s.oid UNION SELECT relid FROM pg_partition_tree(s.oid)) AS part (oid)
     -- OFFSET 0: looked up one by one; the planner expects 1,000 partitions and would scan.
     JOIN LATERAL (SELECT * FROM pg_class AS c WHERE c.oid = part.oid OFFSET 0) AS leaf ON true
     JOIN pg_namespace AS leaf_schema ON leaf_schema.oid = leaf.relnamespace
     JOIN pg_roles AS owner ON owner.oid = leaf.relowner
-    JOIN pg_roles AS caller ON caller.rolname = current_user
     WHERE leaf.relkind = 'r'";
 
 const NOT_CARRIED: &str = "

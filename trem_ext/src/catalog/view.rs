@@ -1,7 +1,12 @@
 //! The views of `trem_read`, through which appliers read: one per table of a task, and per leaf of
 //! a partitioned one, owned like the table and readable by the role that the source endpoint names.
+//!
+//! They are made by the owner of the extension, for somebody who is a member of the leaf's owner.
+//! What stands in a view is read with the rights of who makes it and run with those of its reader:
+//! so nothing of a user's does. Expressions over built-in types alone may, all others are given to
+//! `trem.computed` as texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use trem_wire::definition::DefinedExpression;
@@ -10,8 +15,9 @@ use super::draft::Draft;
 use super::plan::Plan;
 use super::shape::{Computed, Filter, Guard, Shape};
 use super::table::Leaf;
-use super::{definition, endpoint, name, spi};
+use super::{access, definition, endpoint, name, spi, table};
 use crate::error::Error;
+use crate::pg::view_token::Call;
 
 #[derive(Deserialize)]
 struct View {
@@ -37,6 +43,11 @@ const VIEWS: &str = "
 /// for a load that reads it.
 pub(crate) fn make_all(draft: &Draft, plan: &Plan) -> Result<(), Error> {
     let reader = endpoint::username(&draft.task.source)?;
+    make_tokens(draft, plan)?;
+    let leaves = plan.shapes.iter().flat_map(|shape| &shape.table.leaves);
+    for owner in leaves.map(|leaf| leaf.owner.as_str()).collect::<BTreeSet<_>>() {
+        show_tokens_to(owner)?;
+    }
     let existing: Vec<View> = spi::rows(VIEWS, &[draft.task.name.as_str().into()])?;
     let mut existing: BTreeMap<String, View> =
         existing.into_iter().map(|view| (view.name.clone(), view)).collect();
@@ -63,6 +74,69 @@ pub(crate) fn make_all(draft: &Draft, plan: &Plan) -> Result<(), Error> {
     for stale in existing.keys() {
         drop(stale)?;
     }
+    forget_owners()
+}
+
+/// Sees that the tokens with which these views call `trem.computed` are there, and no others.
+fn make_tokens(draft: &Draft, plan: &Plan) -> Result<(), Error> {
+    let calls = plan.shapes.iter().flat_map(|shape| {
+        let filter = shape.filter.iter().map(|f| (&f.expression, f.guard.as_ref()));
+        let columns = shape.columns.iter().filter_map(|column| column.computed.as_ref());
+        let columns = columns.map(|c| (&c.expression, c.guard.as_ref()));
+        filter.chain(columns).filter_map(|(expression, guard)| {
+            Some(Guarded::new(shape, expression, guard?).call().id())
+        })
+    });
+    let ids: Vec<String> = calls.collect();
+    let task_id = || draft.task.task_id.as_str().into();
+    spi::run(
+        "DELETE FROM trem.view_token WHERE task_id = $1::uuid AND id <> ALL ($2::text[])",
+        &[task_id(), ids.clone().into()],
+    )?;
+    spi::run(
+        "INSERT INTO trem.view_token (id, task_id)
+         SELECT DISTINCT id, $1::uuid FROM unnest($2::text[]) AS id
+         ON CONFLICT DO NOTHING",
+        &[task_id(), ids.into()],
+    )?;
+    Ok(())
+}
+
+/// A view reads its tokens with the rights of its owner.
+fn show_tokens_to(owner: &str) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Shown {
+        shown: bool,
+    }
+    let sql = "SELECT has_table_privilege($1, 'trem.view_token', 'SELECT') AS shown";
+    match spi::row(sql, &[owner.into()])? {
+        Some(Shown { shown: true }) => Ok(()),
+        _ => {
+            let owner = name::quoted(owner);
+            spi::run(&format!("GRANT SELECT ON trem.view_token TO {owner}"), &[]).map(|_| ())
+        }
+    }
+}
+
+/// Owners of which there is no view any more need no tokens.
+fn forget_owners() -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Owner {
+        name: String,
+    }
+    let owners: Vec<Owner> = spi::rows(
+        "SELECT r.rolname AS name
+         FROM pg_class AS c CROSS JOIN aclexplode(c.relacl) AS acl
+         JOIN pg_roles AS r ON r.oid = acl.grantee
+         WHERE c.oid = 'trem.view_token'::regclass AND acl.grantee <> c.relowner
+           AND NOT EXISTS (SELECT FROM pg_class AS v
+                           WHERE v.relnamespace = 'trem_read'::regnamespace
+                             AND v.relowner = r.oid)",
+        &[],
+    )?;
+    for Owner { name } in owners {
+        spi::run(&format!("REVOKE ALL ON trem.view_token FROM {}", name::quoted(&name)), &[])?;
+    }
     Ok(())
 }
 
@@ -74,31 +148,48 @@ pub(crate) fn make_all(draft: &Draft, plan: &Plan) -> Result<(), Error> {
 /// tried on no row that the filter holds back. And an expression whose errors could tell of values
 /// is evaluated by `trem.computed`, which says nothing but the SQLSTATE.
 fn body(shape: &Shape, leaf: &Leaf) -> String {
-    let mut columns: Vec<String> = shape
-        .columns
-        .iter()
-        .map(|column| {
-            let value = match &column.computed {
-                Some(Computed { expression, guard, .. }) => {
-                    value(shape, expression, guard.as_ref(), &column.output.type_name)
-                }
-                None => name::quoted(column.source_name()),
-            };
-            format!("{value} AS {}", name::quoted(&column.name))
-        })
-        .collect();
-    columns.push("ctid AS trem_ctid".to_owned());
-    let relation = name::qualified(&leaf.schema, &leaf.name);
-    let mut body = format!("AS SELECT {} FROM ONLY {relation}", columns.join(", "));
+    let relation = format!("ONLY {}", name::qualified(&leaf.schema, &leaf.name));
     // An expression may name a column with its table: that is the root, also in a partition.
-    if shape.is_computed() && leaf.name != shape.table.name {
-        body.push_str(&format!(" AS {}", name::quoted(&shape.table.name)));
-    }
+    let alias = (shape.is_computed() && leaf.name != shape.table.name)
+        .then(|| format!(" AS {}", name::quoted(&shape.table.name)));
+    let from = format!("{relation}{}", alias.unwrap_or_default());
+    let token = |call: &Call<'_>| {
+        let id = name::literal(&call.id());
+        format!("(SELECT token FROM trem.view_token WHERE id = {id})")
+    };
+    let barrier = if shape.filter.is_some() { "WITH (security_barrier) " } else { "" };
+    format!("{barrier}AS {}", select(shape, Some("ctid AS trem_ctid"), &from, &token))
+}
+
+/// The statement that reads a table's rows, all partitions', as the target gets them. `token` is
+/// an expression of SQL.
+pub(super) fn rows(shape: &Shape, token: &str) -> String {
+    let only = if shape.table.is_partitioned() { "" } else { "ONLY " };
+    let from = format!("{only}{}", name::qualified(&shape.table.schema, &shape.table.name));
+    select(shape, None, &from, &|_| token.to_owned())
+}
+
+fn select(
+    shape: &Shape,
+    more: Option<&str>,
+    from: &str,
+    token: &dyn Fn(&Call<'_>) -> String,
+) -> String {
+    let columns = shape.columns.iter().map(|column| {
+        let value = match &column.computed {
+            Some(Computed { expression, guard, .. }) => {
+                value(shape, expression, guard.as_ref(), token)
+            }
+            None => name::quoted(column.source_name()),
+        };
+        format!("{value} AS {}", name::quoted(&column.name))
+    });
+    let columns: Vec<String> = columns.chain(more.map(str::to_owned)).collect();
+    let select = format!("SELECT {} FROM {from}", columns.join(", "));
     match &shape.filter {
-        None => body,
+        None => select,
         Some(Filter { expression, guard, .. }) => {
-            let holds = value(shape, expression, guard.as_ref(), "boolean");
-            format!("WITH (security_barrier) {body} WHERE {holds}")
+            format!("{select} WHERE {}", value(shape, expression, guard.as_ref(), token))
         }
     }
 }
@@ -107,33 +198,86 @@ fn value(
     shape: &Shape,
     expression: &DefinedExpression,
     guard: Option<&Guard>,
-    type_name: &str,
+    token: &dyn Fn(&Call<'_>) -> String,
 ) -> String {
-    let Some(guard) = guard else { return expression.sql.clone() };
-    let table = &shape.table;
-    let inputs = guard.attnums.iter().filter_map(|attnum| table.column(*attnum));
-    let inputs: Vec<&str> = inputs.map(|column| column.name.as_str()).collect();
-    let names: Vec<String> =
-        [table.name.as_str()].iter().chain(&inputs).map(|name| name::literal(name)).collect();
-    let attnums: Vec<String> = guard.attnums.iter().map(i16::to_string).collect();
-    let columns: Vec<String> = inputs.iter().map(|name| name::quoted(name)).collect();
-    let computed = format!(
-        "trem.computed(CAST(NULL AS {type_name}), {}, {}::regclass, '{{{}}}', ARRAY[{}], {}, {})",
-        expression.rule_id,
-        name::literal(&name::qualified(&table.schema, &table.name)),
-        attnums.join(","),
-        names.join(", "),
-        name::literal(&expression.sql),
-        columns.join(", "),
-    );
-    match &guard.collation {
-        Some(collation) => format!("({computed} COLLATE {collation})"),
-        None => computed,
+    match guard {
+        None => expression.sql.clone(),
+        Some(guard) => Guarded::new(shape, expression, guard).sql(token),
+    }
+}
+
+/// An expression that `trem.computed` evaluates.
+struct Guarded<'a> {
+    shape: &'a Shape,
+    expression: &'a DefinedExpression,
+    guard: &'a Guard,
+    /// Of the table, and of the columns that it reads.
+    names: Vec<&'a str>,
+}
+
+impl<'a> Guarded<'a> {
+    fn new(shape: &'a Shape, expression: &'a DefinedExpression, guard: &'a Guard) -> Self {
+        let table = &shape.table;
+        let inputs = guard.attnums.iter().filter_map(|attnum| table.column(*attnum));
+        let names = inputs.map(|column| column.name.as_str());
+        let names = [table.name.as_str()].into_iter().chain(names).collect();
+        Guarded { shape, expression, guard, names }
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call {
+            rule_id: self.expression.rule_id,
+            relation: self.shape.table.oid,
+            output: self.guard.output,
+            attnums: &self.guard.attnums,
+            names: &self.names,
+            expression: &self.expression.sql,
+        }
+    }
+
+    fn sql(&self, token: &dyn Fn(&Call<'_>) -> String) -> String {
+        let (table, guard) = (&self.shape.table, self.guard);
+        let names: Vec<String> = self.names.iter().map(|name| name::literal(name)).collect();
+        let attnums: Vec<String> = guard.attnums.iter().map(i16::to_string).collect();
+        let mut columns: Vec<String> =
+            self.names.iter().skip(1).map(|name| name::quoted(name)).collect();
+        if columns.is_empty() {
+            // SQL wants one.
+            columns.push("NULL::boolean".to_owned());
+        }
+        // The example is of a domain's base: of the domain itself it would be checked.
+        let computed = format!(
+            "trem.computed({}, CAST(NULL AS {}), {}, {}::regclass, {}::regtype, '{{{}}}', \
+             ARRAY[{}], {}, {})",
+            token(&self.call()),
+            guard.base_type_name,
+            self.expression.rule_id,
+            name::literal(&name::qualified(&table.schema, &table.name)),
+            name::literal(&guard.output_name),
+            attnums.join(","),
+            names.join(", "),
+            name::literal(&self.expression.sql),
+            columns.join(", "),
+        );
+        match &guard.collation {
+            Some(collation) => format!("({computed} COLLATE {collation})"),
+            None => computed,
+        }
     }
 }
 
 fn make(view: &str, body: &str, leaf: &Leaf, reader: Option<&str>) -> Result<(), Error> {
     let quoted = name::qualified("trem_read", view);
+    // What the name stands for must be what was planned, and a table.
+    let locked = table::lock(leaf.oid, &name::display(&leaf.schema, &leaf.name))?;
+    let owner = locked.owner.to_u32();
+    let is_as_planned = (&locked.schema, &locked.name) == (&leaf.schema, &leaf.name);
+    if !locked.has_rows() || !is_as_planned || !access::is_member(owner) {
+        return Err(Error::State {
+            message: format!("table {} changed meanwhile", name::display(&leaf.schema, &leaf.name)),
+            hint: "Start the task again.".to_owned(),
+        });
+    }
     spi::run(&format!("CREATE VIEW {quoted} {body}"), &[])?;
     // The text is kept to see at the next publish whether the view is still right.
     spi::run(&format!("COMMENT ON VIEW {quoted} IS {}", name::literal(body)), &[])?;
@@ -152,5 +296,6 @@ fn drop(view: &str) -> Result<(), Error> {
 /// Drops every view of a task.
 pub(crate) fn drop_all(task: &str) -> Result<(), Error> {
     let existing: Vec<View> = spi::rows(VIEWS, &[task.into()])?;
-    existing.iter().try_for_each(|view| drop(&view.name))
+    existing.iter().try_for_each(|view| drop(&view.name))?;
+    forget_owners()
 }

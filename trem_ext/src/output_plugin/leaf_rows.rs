@@ -2,8 +2,10 @@
 //! stream: frames of a relation, inserts and error rows. For a load that met rows for which an
 //! expression fails: COPY from a view ends there, this reports such rows and goes on.
 //!
-//! Rows come through a cursor, some at a time, as values of the table's row type. Those are
-//! complete: the server puts large values in, and defaults of columns that the row is older than.
+//! The table is opened by OID, and read under that lock as its owner, who may not have put anything
+//! else in its place. Rows come through a cursor, some at a time, as values of the table's row type.
+//! Those are complete: the server puts large values in, and defaults of columns that the row is
+//! older than.
 
 use std::ffi::CString;
 
@@ -16,6 +18,7 @@ use super::error::StreamError;
 use super::relation::{Mapping, Source};
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
+use crate::pg::table::{self, Locked};
 use crate::pg::{self, PinnedSettings};
 
 /// Few, because a row may be large and a frame holds all that were fetched.
@@ -30,6 +33,8 @@ pub(crate) struct LeafRows {
     rows: Rows,
     /// The name of the open cursor; `None` at the end.
     cursor: Option<CString>,
+    /// As whom the rows are read and the rules evaluated.
+    owner: pg_sys::Oid,
     /// For the values of one row.
     scratch: pg_sys::MemoryContext,
 }
@@ -48,6 +53,8 @@ impl LeafRows {
                 reason: format!("Task \"{}\" has no relation {leaf}.", definition.task),
             });
         };
+        let locked = table::lock(leaf).ok_or_else(|| unreadable("it was dropped"))?;
+        check(&locked)?;
         let mut settings = PinnedSettings::for_call();
         // SAFETY: in an SQL function there is a transaction and a snapshot; its memory outlives the
         // result; the relation is open until its shape was copied.
@@ -55,8 +62,7 @@ impl LeafRows {
             let memory = pg_sys::CurrentMemoryContext;
             let scratch = pg::child_context(memory, c"trem row");
             let rules = Rules::compile(&definition, memory, scratch)?;
-            let lock = pg_sys::AccessShareLock as i32;
-            let relation = pg_sys::relation_open(pg_sys::Oid::from(leaf), lock);
+            let relation = pg_sys::relation_open(locked.oid, pg_sys::NoLock as i32);
             let source = Source {
                 definition: &definition,
                 table,
@@ -67,13 +73,11 @@ impl LeafRows {
             let mapping = Mapping::new(&source, relation, memory)?;
             pg_sys::CurrentMemoryContext = memory;
             let descriptor = pg_sys::CreateTupleDescCopy((*relation).rd_att);
-            // The lock stays, as a query's would.
             pg_sys::relation_close(relation, pg_sys::NoLock as i32);
             (rules, mapping, descriptor, scratch)
         };
-        let name = spi::quote_qualified_identifier(&defined.schema, &defined.name);
         // SAFETY: in a transaction.
-        let cursor = unsafe { open_cursor(&format!("SELECT read FROM ONLY {name} AS read"))? };
+        let cursor = pg::as_role(locked.owner, || unsafe { open_cursor(&locked) })?;
         settings.restore();
         Ok(LeafRows {
             output: Output::new(&definition, Compression::None)?,
@@ -83,6 +87,7 @@ impl LeafRows {
             rules,
             mapping,
             descriptor,
+            owner: locked.owner,
             scratch,
         })
     }
@@ -94,11 +99,13 @@ impl LeafRows {
         }
         let mut settings = PinnedSettings::for_call();
         self.rows.evaluator.begin();
+        let evaluation = pg::Evaluation::begin(self.owner);
         let mut result = Ok(());
         while result.is_ok() && self.cursor.is_some() && !self.output.frame.is_full() {
             // SAFETY: in a transaction.
             result = unsafe { self.fetch() };
         }
+        drop(evaluation);
         self.rows.evaluator.end();
         settings.restore();
         result?;
@@ -168,15 +175,31 @@ impl LeafRows {
     }
 }
 
+/// What is read must be a table, and all of it.
+fn check(locked: &Locked) -> Result<(), StreamError> {
+    if !locked.has_rows() {
+        return Err(unreadable("it is no table any more"));
+    }
+    if !locked.shows_all_to(locked.owner) || locked.hides_rows_from_owner() {
+        return Err(unreadable("its owner may not read all of it"));
+    }
+    Ok(())
+}
+
 /// Opens a cursor under the snapshot of the caller, and gives its name.
-unsafe fn open_cursor(sql: &str) -> Result<CString, StreamError> {
-    let sql = CString::new(sql).map_err(|_| unreadable("a name contains a zero byte"))?;
+unsafe fn open_cursor(locked: &Locked) -> Result<CString, StreamError> {
+    let name = spi::quote_qualified_identifier(&locked.schema, &locked.name);
+    let sql = CString::new(format!("SELECT read FROM ONLY {name} AS read"))
+        .map_err(|_| unreadable("a name contains a zero byte"))?;
     // SAFETY: in a transaction; the portal's name is copied before SPI is finished.
     unsafe {
         connect()?;
         let plan = pg_sys::SPI_prepare(sql.as_ptr(), 0, std::ptr::null_mut());
         if plan.is_null() {
             return Err(unreadable("its rows cannot be selected"));
+        }
+        if !table::reads_only(plan, locked.oid) {
+            return Err(unreadable("its schema was renamed"));
         }
         let (values, nulls) = (std::ptr::null_mut(), std::ptr::null());
         let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values, nulls, true);

@@ -166,8 +166,11 @@ fn compile_table(
         }
         columns.push(Some((rule_id, compiled)));
     }
+    // As the table's owner: an expression is made ready with the rights of the current user.
+    let owner = filter.iter().chain(columns.iter().flatten()).map(|(_, compiled)| compiled.owner);
+    let owner = owner.last().unwrap_or_else(pg::caller);
     // SAFETY: in the transaction in which the expressions were compiled.
-    unsafe { Ok(instantiate(relation, filter, columns, memory, scratch)) }
+    Ok(pg::as_role(owner, || unsafe { instantiate(relation, filter, columns, memory, scratch) }))
 }
 
 /// Faults as one text.

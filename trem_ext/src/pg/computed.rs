@@ -1,30 +1,42 @@
-//! `trem.computed`, by which the views of `trem_read` evaluate an expression of a rule whose errors
-//! could tell of values.
+//! `trem.computed`, by which the views of `trem_read` evaluate an expression of a rule: one whose
+//! errors could tell of values, one that has to do with types of users, one that asks for
+//! pseudonyms.
 //!
 //! The server's own words about a value quote it (`invalid input syntax for type integer: "..."`),
-//! and whoever reads a view gets them. Here an error keeps its SQLSTATE and nothing else.
+//! and whoever reads a view gets them. Here an error keeps its SQLSTATE and nothing else. And what
+//! stands in a view itself would be run with the rights of its reader; here it is read and evaluated
+//! as the owner of the table.
 //!
-//! Whoever may read a view may call the function as well, with whatever arguments: it reads
-//! nothing, evaluates only what a rule could have, and compares the arguments' types with what the
-//! expression expects, because a value taken for one of another type would crash the server.
+//! Whoever may read a view may call the function as well, with whatever arguments: so a view proves
+//! that it is one ([`view_token`](super::view_token)). All the same the arguments' types are compared
+//! with what the expression expects, because a value taken for one of another type would crash the
+//! server.
 
 use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{ereport, pg_guard, FromDatum, PgMemoryContexts, PgSqlErrorCode};
+use pgrx::{ereport, pg_guard, FromDatum, PgMemoryContexts, PgSqlErrorCode, Uuid};
 
 use super::evaluate::evaluate_hiding;
 use super::expression::{self, Names};
+use super::owner::{as_role, Evaluation};
+use super::view_token::Call;
 use super::{attribute, PinnedSettings};
 
-/// `example, rule_id, relation, attnums, names, expression`; then the columns' values.
-const FIRST_VALUE: usize = 6;
+/// `token, example, rule_id, relation, output, attnums, names, expression`; then the columns'
+/// values. All but the token are constants.
+const FIRST_VALUE: usize = 8;
+const TOKEN: usize = 0;
+const EXAMPLE: usize = 1;
+const FIRST_CONSTANT: usize = 2;
 
 /// An expression, ready; lives as long as the call's place in a plan.
 struct Computed {
     state: *mut pg_sys::ExprState,
     context: *mut pg_sys::ExprContext,
     slot: *mut pg_sys::TupleTableSlot,
+    /// As whom it is evaluated.
+    owner: pg_sys::Oid,
     /// For each value the position in the slot.
     positions: Vec<usize>,
     /// What to say when it fails.
@@ -57,6 +69,7 @@ pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) ->
             *(*computed.slot).tts_isnull.add(position) = value.isnull;
         }
         (*computed.context).ecxt_per_tuple_memory = pg_sys::CurrentMemoryContext;
+        let _evaluation = Evaluation::begin(computed.owner);
         let value = evaluate_hiding(computed.state, computed.context, &computed.message);
         (*call).isnull = value.is_none();
         value.unwrap_or(Datum::null())
@@ -66,41 +79,62 @@ pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) ->
 /// # Safety
 /// As for [`trem_computed`].
 unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
-    // SAFETY: the arguments before the values are of the types that SQL declares, and constant.
-    let (function, rule, relation, attnums, names, sql) = unsafe {
+    // SAFETY: the arguments before the values are of the types that SQL declares.
+    let (function, token, rule, relation, output, attnums, names, sql) = unsafe {
         let function = (*call).flinfo;
         let constant = |at| pg_sys::get_fn_expr_arg_stable(function, at);
-        if !(1..FIRST_VALUE as i32).all(constant) {
-            refuse("only a view of trem_read can call trem.computed");
+        if !(FIRST_CONSTANT as i32..FIRST_VALUE as i32).all(constant) {
+            refuse(FOR_VIEWS);
         }
         let arguments = (*call).args.as_slice(FIRST_VALUE);
         (
             function,
-            argument::<i64>(arguments[1]),
-            argument::<pg_sys::Oid>(arguments[2]),
-            argument::<Vec<i16>>(arguments[3]),
-            argument::<Vec<String>>(arguments[4]),
-            argument::<String>(arguments[5]),
+            Uuid::from_datum(arguments[TOKEN].value, arguments[TOKEN].isnull),
+            argument::<i64>(arguments[2]),
+            argument::<pg_sys::Oid>(arguments[3]),
+            argument::<pg_sys::Oid>(arguments[4]),
+            argument::<Vec<i16>>(arguments[5]),
+            argument::<Vec<String>>(arguments[6]),
+            argument::<String>(arguments[7]),
         )
     };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let made_by_view = Call {
+        rule_id: rule,
+        relation: relation.to_u32(),
+        output: output.to_u32(),
+        attnums: &attnums,
+        names: &names,
+        expression: &sql,
+    };
+    let is_made_by_view = token.is_some_and(|token| {
+        made_by_view.is_made_by(&token).unwrap_or_else(|error| refuse(&error.to_string()))
+    });
+    if !is_made_by_view {
+        refuse(FOR_VIEWS);
+    }
     let message = format!("rule {rule} cannot compute a row");
     let named = Names {
-        table: names.first().map_or("", String::as_str),
-        columns: attnums.iter().copied().zip(names.iter().skip(1).map(String::as_str)).collect(),
+        table: names.first().copied().unwrap_or_default(),
+        columns: attnums.iter().copied().zip(names.iter().skip(1).copied()).collect(),
     };
     // SAFETY: catalog lookups; what is made lives in the memory of the call's place.
     unsafe {
         let memory = (*function).fn_mcxt;
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = memory;
-        let output = (pg_sys::get_fn_expr_argtype(function, 0), -1);
+        if pg_sys::get_fn_expr_argtype(function, EXAMPLE as i32) != pg_sys::getBaseType(output) {
+            refuse(&format!("{message}: its type is another"));
+        }
         let mut settings = PinnedSettings::for_call();
-        let compiled = expression::compile(relation, &sql, Some(output), Some(&named));
+        let compiled = expression::compile(relation, &sql, Some((output, -1)), Some(&named));
         settings.restore();
         let Ok(compiled) = compiled else { refuse(&format!("{message}: it was refused")) };
         let slot = expression::slot(relation);
         let count = ((*call).nargs as usize).saturating_sub(FIRST_VALUE);
-        let fits = attnums.len() == count
+        // An expression without columns is given one value all the same: SQL wants one.
+        let as_many = attnums.len() == count || (attnums.is_empty() && count == 1);
+        let fits = as_many
             && compiled.used.iter().all(|used| attnums.contains(used))
             && attnums.iter().enumerate().all(|(at, attnum)| {
                 let given = pg_sys::get_fn_expr_argtype(function, (FIRST_VALUE + at) as i32);
@@ -112,9 +146,13 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
         let context = pg_sys::CreateStandaloneExprContext();
         (*context).ecxt_scantuple = slot;
         let computed = Computed {
-            state: pg_sys::ExecInitExpr(compiled.node, std::ptr::null_mut()),
+            // Asks whether its functions may be called, and reads the domains' checks.
+            state: as_role(compiled.owner, || {
+                pg_sys::ExecInitExpr(compiled.node, std::ptr::null_mut())
+            }),
             context,
             slot,
+            owner: compiled.owner,
             positions: attnums.iter().map(|&attnum| attnum as usize - 1).collect(),
             message: CString::new(message).unwrap_or_default(),
         };
@@ -122,6 +160,8 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
         PgMemoryContexts::For(memory).leak_and_drop_on_delete(computed)
     }
 }
+
+const FOR_VIEWS: &str = "only a view of trem_read can call trem.computed";
 
 /// # Safety
 /// The argument is of the type that stands for `T` in SQL.

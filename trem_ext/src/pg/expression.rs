@@ -8,11 +8,17 @@
 //! no snapshot, so nothing may read a table, and only functions in C can run at all (one in SQL
 //! crashes the server there).
 //!
+//! # With whose rights
+//! Reading an expression may run code of users: a literal goes through the input function of its
+//! type, which checks the domains inside. So whoever calls, that happens as the table's owner, who
+//! alone can have brought such code in, in a security-restricted operation.
+//!
 //! # What it leaves behind
 //! Nothing: it runs in a subtransaction, which takes back locks, references and settings whether
 //! the expression is right or not. The planned tree lies in the caller's memory context.
 
 mod admit;
+mod built_in;
 mod stable;
 
 use std::ffi::{c_char, CStr, CString};
@@ -25,11 +31,12 @@ use pgrx::{PgList, PgTryBuilder};
 pub(crate) use admit::{becomes_json_by_a_cast, has_cast_to_json};
 
 use super::evaluate::is_of_the_server;
+use super::owner::as_role;
 use super::settings::set_for_now;
-use super::utf8;
+use super::{table, utf8};
 
 /// Names in expressions are looked up here and nowhere else.
-const SEARCH_PATH: &str = "pg_catalog, trem";
+const SEARCH_PATH: &str = "pg_catalog, trem, pg_temp";
 
 /// In characters: a rule may write 10,000 (catalog/expression.rs), and a cast is put around that.
 const LENGTH_MAX: usize = 11_000;
@@ -60,6 +67,10 @@ pub(crate) struct Compiled {
     pub(crate) uses_metadata: bool,
     /// An error while it is evaluated could tell of the values of its columns.
     pub(crate) may_tell: bool,
+    /// It is made of built-in types and functions alone.
+    pub(crate) is_built_in: bool,
+    /// Whose table it is over.
+    pub(crate) owner: pg_sys::Oid,
     /// The result's collation, as SQL names it; `None`: it has none.
     pub(crate) collation: Option<String>,
     /// Planned; in the memory context that was current when it was compiled.
@@ -91,10 +102,25 @@ pub(crate) fn compile(
     let Ok(text) = CString::new(sql) else {
         return Err(vec![Fault::new("expression contains a zero byte", "Leave it out.")]);
     };
-    in_subtransaction(|| {
-        set_for_now("search_path", SEARCH_PATH);
-        // SAFETY: in a transaction; the text is a string that ends with a zero byte.
-        unsafe { compile_text(relation, &text, output, names) }
+    // SAFETY: in a transaction; the text is a string that ends with a zero byte; the relation is
+    // open until it is closed, or until the subtransaction ends.
+    in_subtransaction(|| unsafe {
+        let relation = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            let hint = "Remove it from the task with trem.remove_table.";
+            return Err(vec![Fault::new("the table does not exist", hint)]);
+        }
+        let (is_table, owner) = table::of_open(relation);
+        if !is_table {
+            let hint = "Remove it from the task with trem.remove_table.";
+            return Err(vec![Fault::new("the table is no table any more", hint)]);
+        }
+        let compiled = as_role(owner, || {
+            set_for_now("search_path", SEARCH_PATH);
+            compile_text((relation, owner), &text, output, names)
+        })?;
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
+        Ok(compiled)
     })
 }
 
@@ -145,20 +171,15 @@ fn fault_of(error: &CaughtError) -> Option<Fault> {
 }
 
 unsafe fn compile_text(
-    relation: pg_sys::Oid,
+    (relation, owner): (pg_sys::Relation, pg_sys::Oid),
     text: &CStr,
     output: Option<(pg_sys::Oid, i32)>,
     names: Option<&Names<'_>>,
 ) -> Result<Compiled, Vec<Fault>> {
-    // SAFETY: the text ends with a zero byte; in a transaction, so the table can be locked; parse
-    // state and trees are live until the memory context goes.
+    // SAFETY: the text ends with a zero byte; the table is open and locked; parse state and trees
+    // are live until the memory context goes.
     unsafe {
         let raw = parse(text).map_err(|fault| vec![fault])?;
-        let relation = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
-        if relation.is_null() {
-            let hint = "Remove it from the task with trem.remove_table.";
-            return Err(vec![Fault::new("the table does not exist", hint)]);
-        }
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
         (*state).p_sourcetext = text.as_ptr();
         let item = pg_sys::addRangeTableEntryForRelation(
@@ -188,10 +209,10 @@ unsafe fn compile_text(
             }
         };
         admission.verdict()?;
+        let is_built_in = built_in::is_built_in(node);
         let planned = pg_sys::expression_planner(node.cast());
         admission.check_planned(planned.cast());
         admission.verdict()?;
-        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
         Ok(Compiled {
             type_oid: pg_sys::exprType(planned.cast()).to_u32(),
             used: used_columns(planned.cast()),
@@ -199,6 +220,8 @@ unsafe fn compile_text(
             json_enums: admission.json_enums(),
             uses_metadata: admission.uses_metadata,
             may_tell: pg_sys::contain_leaked_vars(planned.cast()),
+            is_built_in,
+            owner,
             collation: collation_name(pg_sys::exprCollation(planned.cast())),
             node: planned,
         })

@@ -70,6 +70,12 @@ pub(crate) fn type_name_with_modifier(oid: u32, modifier: i32) -> String {
     unsafe { super::utf8(pg_sys::format_type_with_typemod(pg_sys::Oid::from(oid), modifier)) }
 }
 
+/// What a domain is made of; any other type itself.
+pub(crate) fn base_type(oid: u32) -> u32 {
+    // SAFETY: a lookup in the catalog, of a type that exists.
+    unsafe { pg_sys::getBaseType(pg_sys::Oid::from(oid)) }.to_u32()
+}
+
 /// Whether an index of this built-in access method can hold the type without being told how.
 pub(crate) fn has_default_operator_class(type_oid: u32, method: &str) -> bool {
     let method = match method {
