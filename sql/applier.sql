@@ -74,6 +74,8 @@ COMMENT ON FUNCTION trem.applier_endpoint(text) IS
     'For the applier: how to connect to an endpoint of a task that the caller may serve';
 COMMENT ON FUNCTION trem.applier_definition(text) IS
     'For the applier: the current published definition of a task';
+COMMENT ON FUNCTION trem.applier_version(text) IS
+    'For the applier: the version of a task''s current definition';
 COMMENT ON FUNCTION trem.applier_report(text, jsonb) IS
     'For the applier: stores what task_status and table_status show';
 COMMENT ON FUNCTION trem.applier_exception(text, jsonb) IS
@@ -83,6 +85,11 @@ COMMENT ON FUNCTION trem.applier_check(text) IS
     'For the applier: what check_task says about the server and the published tables';
 COMMENT ON FUNCTION trem.applier_status() IS
     'For the applier: trem.task_status, of the tasks that the caller may serve';
-COMMENT ON FUNCTION trem.applier_rows(text, oid) IS
-    'For the applier: the rows of a table or partition as the stream would bring them, in frames; '
-    'a row for which a rule fails is an error row';
+COMMENT ON FUNCTION trem.applier_lock(text, bigint, oid) IS
+    'For the applier: locks a table or partition as a reader does; false if the transaction''s '
+    'snapshot is older than the file that it has';
+COMMENT ON FUNCTION trem.applier_rows(text, bigint, oid, bigint, bigint) IS
+    'For the applier: the rows of a table or partition, or of some of its blocks, as the stream '
+    'would bring them, in frames; a row for which a rule fails is an error row';
+COMMENT ON FUNCTION trem.applier_reread(text, bigint, oid, bytea[]) IS
+    'For the applier: the rows of these keys, each in a frame of its own; NULL if there is none';

@@ -1,11 +1,10 @@
-//! The full load: rows of each table from the source's view into the target, several tables at a
-//! time.
+//! The full load: rows of each table from the source into the target, several tables at a time.
 //!
 //! # Protocol, for one table
 //! ```text
 //! target  BEGIN
-//! source    BEGIN; SET TRANSACTION SNAPSHOT; LOCK view; is the file the snapshot's?    (per leaf)
-//!           COPY view TO STDOUT  ──►  COPY table FROM STDIN
+//! source    BEGIN; SET TRANSACTION SNAPSHOT; lock it; is the file the snapshot's?    (per leaf)
+//!           frames of rows  ──►  COPY table FROM STDIN
 //! target  key and indexes
 //! source  wait until its WAL is flushed past the snapshot's position
 //! target  table_state: live, overlap_end, snapshot;  COMMIT;  ANALYZE
@@ -15,8 +14,8 @@
 //! between them: a table's rows, key and state are one target transaction.
 //!
 //! # Rows that cannot be computed
-//! When an expression fails on a row, COPY fails. A task that skips such rows then reads that leaf
-//! again row by row ([`skip`]); any other stops.
+//! The source says so of each of them, as in the stream. A task that skips such rows keeps a record
+//! of it with the copy ([`leaf`]); any other stops.
 //!
 //! # Crash argument
 //! A crash anywhere before COMMIT leaves the table `loading` and empty. It is then loaded again,
@@ -29,15 +28,13 @@
 //! its snapshot was taken, the snapshot shows it empty: that table is put back and loaded under a
 //! new one.
 
-mod skip;
+mod leaf;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use tokio::task::JoinSet;
-use trem_wire::definition::{DefinedLeaf, DefinedTable, Definition, OnError};
+use trem_wire::definition::{DefinedTable, Definition};
 use trem_wire::Lsn;
 
 use crate::connect::{connect, Client};
@@ -183,16 +180,6 @@ impl Load {
         }
     }
 
-    /// The copy failed at a row that the task wants skipped: one that cannot be computed, or whose
-    /// key comes out null, which only the target minds.
-    fn skips(&self, table: &DefinedTable, error: &Error) -> bool {
-        let computed_key =
-            table.columns.iter().any(|column| column.key && column.expression.is_some());
-        let no_key = computed_key && error.sqlstate_code() == Some("23502");
-        let of_a_row = error.kind() == Kind::RowFailed || no_key;
-        of_a_row && self.definition.options.on_error == OnError::SkipRow
-    }
-
     async fn table(
         &self,
         source: &Client,
@@ -205,27 +192,14 @@ impl Load {
         target.batch_execute("BEGIN").await?;
         let mut rows_loaded = 0;
         for leaf in &table.leaves {
-            let heap = copy::lock(source, &round.exported, leaf).await?;
+            let heap = copy::lock(source, &round.exported, &self.definition, leaf).await?;
             if heap == Heap::Rewritten {
                 source.batch_execute("ROLLBACK").await?;
                 target.batch_execute("ROLLBACK").await?;
                 return Ok(heap);
             }
-            target.batch_execute("SAVEPOINT leaf").await?;
-            rows_loaded += match copy_leaf(source, target, table, leaf, &mut meter).await {
-                Err(error) if self.skips(table, &error) => {
-                    target.batch_execute("ROLLBACK TO leaf").await?;
-                    source.batch_execute("ROLLBACK").await?;
-                    if copy::lock(source, &round.exported, leaf).await? == Heap::Rewritten {
-                        source.batch_execute("ROLLBACK").await?;
-                        target.batch_execute("ROLLBACK").await?;
-                        return Ok(Heap::Rewritten);
-                    }
-                    let pair = (source, target);
-                    skip::copy_leaf(pair, &self.definition, table, leaf, &mut meter).await?
-                }
-                copied => copied?,
-            };
+            let pair = (source, target);
+            rows_loaded += leaf::copy_leaf(pair, &self.definition, table, leaf, &mut meter).await?;
             source.batch_execute("COMMIT").await?;
         }
         schema::create_indexes(target, table).await?;
@@ -253,25 +227,6 @@ impl Load {
     }
 }
 
-/// One leaf through COPY on both sides, undecoded.
-async fn copy_leaf(
-    source: &Client,
-    target: &Client,
-    table: &DefinedTable,
-    leaf: &DefinedLeaf,
-    meter: &mut Meter<'_>,
-) -> Result<u64> {
-    let mut rows = copy::rows(source, table, leaf).await?;
-    let sink = target.copy_in::<_, Bytes>(&schema::copy_statement(table)).await?;
-    let mut sink = Box::pin(sink);
-    while let Some(row) = rows.next().await {
-        let row = row?;
-        meter.add(1, row.len());
-        sink.feed(row).await?;
-    }
-    Ok(sink.as_mut().finish().await?)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no job panics while it holds the queue")
 }
@@ -286,7 +241,6 @@ struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// The server sends one row at a time.
     fn add(&mut self, rows: u64, bytes: usize) {
         self.rows += rows;
         self.bytes += bytes as u64;

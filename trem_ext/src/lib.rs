@@ -55,13 +55,16 @@ pgrx::extension_sql_file!(
         "bootstrap",
         "views",
         api::applier::applier_tasks,
+        api::applier::applier_version,
         api::applier::applier_endpoint,
         api::applier::applier_definition,
         api::applier::applier_report,
         api::applier::applier_exception,
         api::applier::applier_check,
         api::applier::applier_status_rows,
-        applier_rows::applier_rows
+        applier_rows::applier_rows,
+        applier_rows::applier_lock,
+        applier_rows::applier_reread
     ]
 );
 pgrx::extension_sql_file!(

@@ -28,6 +28,8 @@ mod frame;
 mod identity;
 mod inputs;
 mod invalidation;
+mod keyed_rows;
+mod leaf;
 mod leaf_rows;
 mod options;
 mod relation;
@@ -40,8 +42,10 @@ use std::ffi::{c_char, c_int, CStr};
 
 use pgrx::{pg_guard, pg_sys, PgMemoryContexts};
 
-pub(crate) use definition::published as published_definition;
+pub(crate) use definition::published_again as published_definition;
 use error::StreamError;
+pub(crate) use keyed_rows::KeyedRows;
+pub(crate) use leaf::lock as lock_leaf;
 pub(crate) use leaf_rows::LeafRows;
 use session::Session;
 

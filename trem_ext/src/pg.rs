@@ -16,12 +16,14 @@ mod owner;
 mod settings;
 mod sql_type;
 pub(crate) mod table;
+pub(crate) mod table_scan;
 mod type_name;
 pub(crate) mod view_token;
 
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
+use trem_wire::message::RowFormat;
 
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{Evaluator, Failed};
@@ -221,6 +223,65 @@ pub(crate) fn text_of_binary(type_oid: u32, bytes: &[u8]) -> String {
         pg_sys::appendBinaryStringInfo(buffer, bytes.as_ptr().cast(), length);
         let value = pg_sys::OidReceiveFunctionCall(receive, buffer, parameter, -1);
         utf8(pg_sys::OidOutputFunctionCall(output, value))
+    }
+}
+
+/// A value of a type from its binary form, or from its text; in the current memory context. Bytes
+/// that are no value of the type are an error.
+pub(crate) fn read_value(
+    type_oid: pg_sys::Oid,
+    type_modifier: i32,
+    format: RowFormat,
+    bytes: &[u8],
+) -> pg_sys::Datum {
+    let (mut function, mut parameter) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+    // SAFETY: lookups whose results go into variables of ours; the buffer is a copy of the bytes,
+    // which ends with a zero byte.
+    unsafe {
+        let buffer = pg_sys::makeStringInfo();
+        let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+        pg_sys::appendBinaryStringInfo(buffer, bytes.as_ptr().cast(), length);
+        match format {
+            RowFormat::Binary => {
+                pg_sys::getTypeBinaryInputInfo(type_oid, &mut function, &mut parameter);
+                pg_sys::OidReceiveFunctionCall(function, buffer, parameter, type_modifier)
+            }
+            RowFormat::Text => {
+                pg_sys::getTypeInputInfo(type_oid, &mut function, &mut parameter);
+                pg_sys::OidInputFunctionCall(function, (*buffer).data, parameter, type_modifier)
+            }
+        }
+    }
+}
+
+/// The operator by which an index of the type finds equal values, as SQL names it.
+pub(crate) fn equality(type_oid: pg_sys::Oid) -> Option<String> {
+    let flags = pg_sys::TYPECACHE_EQ_OPR as i32;
+    // SAFETY: lookups in the catalog; the entry of a type is never null, and what an operator that
+    // exists is named neither.
+    unsafe {
+        let operator = (*pg_sys::lookup_type_cache(type_oid, flags)).eq_opr;
+        if operator == pg_sys::Oid::INVALID {
+            return None;
+        }
+        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
+        let row = pg_sys::SearchSysCache1(cache, operator.into());
+        let schema = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>()).oprnamespace;
+        let name = utf8(
+            (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>()).oprname.data.as_ptr(),
+        );
+        pg_sys::ReleaseSysCache(row);
+        let schema = utf8(pg_sys::get_namespace_name(schema));
+        Some(format!("OPERATOR({}.{name})", pgrx::spi::quote_identifier(schema)))
+    }
+}
+
+/// The name of a column; `None`: there is no such column (any more).
+pub(crate) fn column_name(relation: pg_sys::Oid, attnum: i16) -> Option<String> {
+    // SAFETY: a lookup that gives a string, or null.
+    unsafe {
+        let name = pg_sys::get_attname(relation, attnum, true);
+        (!name.is_null()).then(|| utf8(name))
     }
 }
 

@@ -1,17 +1,15 @@
-//! Rows of one table for the copy, through the task's view.
+//! Rows of one table for the copy, as the source's rules make them: frames, as in the stream.
 
 use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::types::{ToSql, Type};
-use trem_wire::definition::{DefinedLeaf, DefinedRowFormat, DefinedTable};
+use trem_wire::definition::{DefinedLeaf, Definition};
 
 use super::snapshot;
-use super::view::{self, View};
 use crate::connect::Client;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// What [`lock`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,68 +21,36 @@ pub enum Heap {
 }
 
 /// Opens a transaction under the snapshot and keeps the table's file as it is until its end.
-pub async fn lock(client: &Client, exported: &str, leaf: &DefinedLeaf) -> Result<Heap> {
+pub async fn lock(
+    client: &Client,
+    exported: &str,
+    definition: &Definition,
+    leaf: &DefinedLeaf,
+) -> Result<Heap> {
     snapshot::begin(client, exported).await?;
-    view::lock(client, &[View::of(leaf)]).await?;
-    // The column is as of the snapshot, the function is now.
-    let sql = "SELECT relfilenode = pg_relation_filenode(oid) FROM pg_class WHERE oid = $1";
-    let same: Option<bool> = match client.query_opt(sql, &[&leaf.oid]).await? {
-        Some(row) => row.get(0),
-        None => None,
-    };
-    Ok(if same == Some(true) { Heap::AsInSnapshot } else { Heap::Rewritten })
+    let sql = "SELECT trem.applier_lock($1, $2, $3)";
+    let statement = client.prepare_typed(sql, &[Type::TEXT, Type::INT8, Type::OID]).await?;
+    let parameters: [&(dyn ToSql + Sync); 3] =
+        [&definition.task, &definition.definition_version, &leaf.oid];
+    let same: bool = client.query_one(&statement, &parameters).await?.get(0);
+    Ok(if same { Heap::AsInSnapshot } else { Heap::Rewritten })
 }
 
-/// A value that the source's own expression refuses: one row is at fault, not the task.
-fn row_failed(error: Error) -> Error {
-    if error.kind() != Kind::Refused {
-        return error;
-    }
-    let failed = Error::new(Kind::RowFailed, "an expression of the task's rules fails on a row")
-        .hint(
-            "trem.transformation lists the rules. Mend the rule or the row, then SELECT \
-             trem.start_task(...); or set the task's option on_error to skip_row.",
-        );
-    match error.sqlstate_code() {
-        Some(sqlstate) => failed.sqlstate(sqlstate),
-        None => failed,
-    }
-}
-
-/// The rows one by one, those that cannot be computed apart: frames of messages, unpacked as the
-/// stream's are. Slower than [`rows`], for a table where that failed.
+/// The rows of a leaf that [`lock`] has locked: frames of messages, to be unpacked as the stream's
+/// are.
 pub async fn frames(
     client: &Client,
-    task: &str,
+    definition: &Definition,
     leaf: &DefinedLeaf,
 ) -> Result<Pin<Box<impl Stream<Item = Result<Bytes>>>>> {
-    // As a column: as a table (FROM) all frames would be gathered on the source first.
-    let sql = "SELECT trem.applier_rows($1, $2)";
-    let statement = client.prepare_typed(sql, &[Type::TEXT, Type::OID]).await?;
-    let parameters: [&(dyn ToSql + Sync); 2] = [&task, &leaf.oid];
+    // In a list of columns it streams; in FROM the server would gather all of it first.
+    let sql = "SELECT trem.applier_rows($1, $2, $3)";
+    let statement = client.prepare_typed(sql, &[Type::TEXT, Type::INT8, Type::OID]).await?;
+    let parameters: [&(dyn ToSql + Sync); 3] =
+        [&definition.task, &definition.definition_version, &leaf.oid];
     let stream = client.query_raw(&statement, parameters).await?;
     Ok(Box::pin(stream.map(|row| {
         let row = row.map_err(Error::from)?;
         Ok(Bytes::copy_from_slice(row.try_get::<_, &[u8]>(0)?))
     })))
-}
-
-/// The rows, in the format of the table, as COPY gives them.
-pub async fn rows(
-    client: &Client,
-    table: &DefinedTable,
-    leaf: &DefinedLeaf,
-) -> Result<Pin<Box<impl Stream<Item = Result<Bytes>>>>> {
-    let columns: Vec<_> = table.columns.iter().map(|c| escape_identifier(&c.name)).collect();
-    let format = match table.row_format {
-        DefinedRowFormat::Binary => "binary",
-        DefinedRowFormat::Text => "text",
-    };
-    let sql = format!(
-        "COPY (SELECT {} FROM {}) TO STDOUT (FORMAT {format})",
-        columns.join(", "),
-        View::of(leaf).name
-    );
-    let stream = client.copy_out(&sql).await?;
-    Ok(Box::pin(stream.map(|row| row.map_err(|error| row_failed(error.into())))))
 }

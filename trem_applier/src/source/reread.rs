@@ -1,36 +1,26 @@
-//! Reads rows of a table again, by key, through the task's views.
+//! Reads rows of a table again, by key, as the task's rules make them on the source.
 //!
 //! A commit is streamed before it is visible to others (it may wait for a synchronous standby). So
 //! a read counts only if its snapshot shows every transaction that asks for it; otherwise it waits
 //! and looks again. All keys of a call are read under one snapshot, and the position that comes
 //! back is the source's insert position after that snapshot was taken: nothing in the rows is
 //! later.
-//!
-//! When a rule cannot compute a row, the keys are read one by one, so that only such rows fail; and
-//! of such a row one computed column after the other, to find the rule (see [`blame`]).
 
-mod blame;
-
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
-use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
-use tokio_postgres::{Row as ResultRow, Statement};
+use futures_util::{pin_mut, TryStreamExt};
+use tokio_postgres::types::{PgLsn, ToSql, Type};
+use trem_wire::codec::decode_frame;
+use trem_wire::compress::Unpacker;
 use trem_wire::definition::Definition;
-use trem_wire::message::{Relation, RowFormat};
-use trem_wire::row::{Row, RowWriter};
+use trem_wire::message::{Message, Relation};
 use trem_wire::Lsn;
 
-use self::blame::Suspect;
 use super::snapshot;
-use super::view::{self, View};
 use crate::connect::{connect, Client};
 use crate::conninfo::ConnInfo;
 use crate::error::{Error, Kind, Result};
-use crate::value::Value;
 
 /// How often visibility is looked at again: PostgreSQL has nothing to wait on for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -38,14 +28,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A wait that lasts longer than this is said, once.
 const SAY_AFTER: Duration = Duration::from_secs(10);
 
-/// Keys asked for at a time, one statement each.
-const PIPELINED: usize = 64;
-
 /// What one key gives.
 pub enum Read {
     Row(Bytes),
     None,
-    /// A rule cannot compute the row: which (0: not known), and the error's SQLSTATE.
+    /// A rule cannot compute the row: which, and the error's SQLSTATE.
     Failed {
         rule_id: i64,
         sqlstate: String,
@@ -56,27 +43,17 @@ pub enum Read {
 pub struct Reader {
     source: ConnInfo,
     task: String,
+    definition_version: i64,
     client: Option<Client>,
-    /// By table OID.
-    views: HashMap<u32, Vec<View>>,
-    /// By table OID.
-    rules: HashMap<u32, Vec<Suspect>>,
-    statements: HashMap<u32, (Relation, Vec<Statement>)>,
 }
 
 impl Reader {
     pub fn new(source: &ConnInfo, definition: &Definition) -> Self {
-        let views = definition
-            .tables
-            .iter()
-            .map(|table| (table.oid, table.leaves.iter().map(View::of).collect()));
         Reader {
             source: source.with_application_name(&format!("trem:{}:reread", definition.task)),
             task: definition.task.clone(),
+            definition_version: definition.definition_version,
             client: None,
-            views: views.collect(),
-            rules: definition.tables.iter().map(|t| (t.oid, blame::suspects(t))).collect(),
-            statements: HashMap::new(),
         }
     }
 
@@ -89,73 +66,63 @@ impl Reader {
     ) -> Result<(Vec<Read>, Lsn)> {
         let client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
-            _ => {
-                self.statements.clear();
-                connect(&self.source).await?
-            }
+            _ => connect(&self.source).await?,
         };
-        let statements = self.statements(&client, relation).await?;
         let position = see(&client, &self.task, xids).await?;
-        view::lock(&client, self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice)).await?;
-        let mut rows = Vec::with_capacity(keys.len());
-        for some in keys.chunks(PIPELINED) {
-            client.batch_execute("SAVEPOINT keys").await?;
-            let reads = some.iter().map(|key| read_row(&client, &statements, relation, key));
-            match try_join_all(reads).await {
-                Ok(read) => rows.extend(read),
-                Err(error) if is_of_a_row(&error) => {
-                    client.batch_execute("ROLLBACK TO keys").await?;
-                    rows.extend(self.one_by_one(&client, &statements, relation, some).await?);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let rows = self.rows(&client, relation, keys).await?;
         client.batch_execute("COMMIT").await?;
         snapshot::wait_for_flush(&client, position).await?;
         self.client = Some(client);
         Ok((rows, position))
     }
 
-    async fn statements(&mut self, client: &Client, relation: &Relation) -> Result<Vec<Statement>> {
-        if let Some((described, statements)) = self.statements.get(&relation.oid) {
-            if described == relation {
-                return Ok(statements.clone());
-            }
-        }
-        let views = self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice);
-        let mut statements = Vec::with_capacity(views.len());
-        for view in views {
-            statements
-                .push(client.prepare(&select(relation, view, 0..relation.columns.len())).await?);
-        }
-        self.statements.insert(relation.oid, (relation.clone(), statements.clone()));
-        Ok(statements)
-    }
-
-    /// Each key in a subtransaction, under the same snapshot.
-    async fn one_by_one(
+    async fn rows(
         &self,
         client: &Client,
-        statements: &[Statement],
         relation: &Relation,
         keys: &[Bytes],
     ) -> Result<Vec<Read>> {
+        let sql = "SELECT trem.applier_reread($1, $2, $3, $4)";
+        let types = [Type::TEXT, Type::INT8, Type::OID, Type::BYTEA_ARRAY];
+        let statement = client.prepare_typed(sql, &types).await?;
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&self.task, &self.definition_version, &relation.oid, &keys];
+        let found = client.query_raw(&statement, parameters).await?;
+        pin_mut!(found);
+        let mut unpacker = Unpacker::new()?;
         let mut rows = Vec::with_capacity(keys.len());
-        for key in keys {
-            client.batch_execute("SAVEPOINT key").await?;
-            rows.push(match read_row(client, statements, relation, key).await {
-                Err(error) if is_of_a_row(&error) => {
-                    client.batch_execute("ROLLBACK TO key").await?;
-                    let sqlstate = error.sqlstate_code().unwrap_or_default().to_owned();
-                    let rule_id = self.find_rule(client, relation, key).await?;
-                    Read::Failed { rule_id, sqlstate }
+        while let Some(row) = found.try_next().await? {
+            rows.push(match row.try_get::<_, Option<&[u8]>>(0)? {
+                None => Read::None,
+                Some(frame) => {
+                    let frame = unpacker.unpack(&Bytes::copy_from_slice(frame))?;
+                    one(relation, decode_frame(&frame)?)?
                 }
-                read => read?,
             });
-            client.batch_execute("RELEASE key").await?;
         }
-        Ok(rows)
+        match rows.len() == keys.len() {
+            true => Ok(rows),
+            false => Err(Error::new(Kind::Protocol, "another number of rows than of keys")),
+        }
     }
+}
+
+/// The row that a frame holds; its relation is described in the first frame of a call.
+fn one(relation: &Relation, messages: Vec<Message>) -> Result<Read> {
+    let mut read = Read::None;
+    for message in messages {
+        read = match message {
+            Message::Relation(described) if *described == *relation => continue,
+            Message::Insert(run) if run.row_count == 1 => Read::Row(run.rows),
+            Message::Error(row) => Read::Failed { rule_id: row.rule_id, sqlstate: row.sqlstate },
+            _ => {
+                let message = "a row read again is not of the relation that the stream describes";
+                return Err(Error::new(Kind::Protocol, message));
+            }
+        };
+    }
+    Ok(read)
 }
 
 /// Opens a transaction whose snapshot shows all of `xids`; gives the position after it was taken.
@@ -178,88 +145,5 @@ async fn see(client: &Client, task: &str, xids: &[u64]) -> Result<Lsn> {
             tracing::info!(task = %task, "waiting for commits of the source to become visible");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// Reads some columns of the row with a key.
-fn select(relation: &Relation, view: &View, columns: impl Iterator<Item = usize>) -> String {
-    let column = |at: usize| format!("v.{}", escape_identifier(&relation.columns[at].name));
-    let columns: Vec<_> = columns
-        .map(|at| match relation.format {
-            RowFormat::Binary => column(at),
-            // `format` writes a value as its type does; a cast to text may not.
-            RowFormat::Text => {
-                format!("CASE num_nulls({0}) WHEN 0 THEN format('%s', {0}) END", column(at))
-            }
-        })
-        .collect();
-    let key: Vec<_> =
-        relation.key().enumerate().map(|(n, at)| format!("{} = ${}", column(at), n + 1)).collect();
-    format!("SELECT {} FROM {} AS v WHERE {}", columns.join(", "), view.name, key.join(" AND "))
-}
-
-/// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an
-/// error row, see the extension's `pg/evaluate.rs`.
-fn is_of_a_row(error: &Error) -> bool {
-    let is =
-        |code: &str| code.starts_with("22") || ["23502", "23514", "54000", "0A000"].contains(&code);
-    error.sqlstate_code().is_some_and(is)
-}
-
-fn values(relation: &Relation, key: &Bytes) -> Result<Vec<Value>> {
-    let fields = Row::decode(key)?.fields();
-    Ok(fields.map(|field| Value::new(relation.format, key, field)).collect())
-}
-
-async fn read_row(
-    client: &Client,
-    statements: &[Statement],
-    relation: &Relation,
-    key: &Bytes,
-) -> Result<Read> {
-    for statement in statements {
-        let values = values(relation, key)?;
-        let parameters: Vec<_> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        if let Some(row) = client.query_opt(statement, &parameters).await? {
-            return copy_row(&row).map(Read::Row);
-        }
-    }
-    Ok(Read::None)
-}
-
-/// A row of a result as COPY's binary format has it.
-fn copy_row(row: &ResultRow) -> Result<Bytes> {
-    let mut bytes = Vec::new();
-    let count = i16::try_from(row.len())
-        .map_err(|_| Error::new(Kind::Protocol, "a row of more than 32,767 columns"))?;
-    let mut writer = RowWriter::new(&mut bytes, count);
-    for at in 0..row.len() {
-        match row.try_get::<_, Raw<'_>>(at)? {
-            Raw(Some(field)) => writer.field(field),
-            Raw(None) => writer.null(),
-        }
-    }
-    Ok(bytes.into())
-}
-
-/// A field as its bytes are, of any type.
-struct Raw<'a>(Option<&'a [u8]>);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(
-        _: &Type,
-        raw: &'a [u8],
-    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Raw(Some(raw)))
-    }
-
-    fn from_sql_null(
-        _: &Type,
-    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Raw(None))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
     }
 }

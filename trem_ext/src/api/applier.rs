@@ -47,6 +47,14 @@ fn applier_definition(task: Option<&str>) -> Result<JsonB, ErrorReport> {
     Ok(JsonB(applier::definition(&served(given("task", task)?)?)?))
 }
 
+/// Which definition of which task is current: cheap to ask, where the whole may be large.
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn applier_version(task: Option<&str>) -> Result<String, ErrorReport> {
+    let task = served(given("task", task)?)?;
+    Ok(format!("{}:{}", task.task_id, task.definition_version.unwrap_or_default()))
+}
+
 #[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn applier_report(task: Option<&str>, report: Option<JsonB>) -> Result<(), ErrorReport> {

@@ -2,8 +2,10 @@
 //! the session user's right to the task, so that nobody can stream a task that is not theirs. Its
 //! expressions are compiled on that occasion, under the same catalog.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use pgrx::datum::DatumWithOid;
-use pgrx::{pg_sys, Spi};
+use pgrx::{pg_sys, spi, Spi};
 use trem_wire::definition::Definition;
 
 use super::error::StreamError;
@@ -66,6 +68,56 @@ fn current(options: &Options) -> Result<Definition, StreamError> {
 pub(crate) fn published(task: &str) -> Result<Definition, StreamError> {
     let json = query(task)?;
     serde_json::from_slice(&json).map_err(|error| unreadable(task, error.to_string()))
+}
+
+/// The same for a session that reads one table after the other, and was told of this version. It
+/// asks each time, and by what is current now, whatever its snapshot shows: rows must not be read
+/// by rules that were replaced. The document, which may be large, is read again when it changed.
+pub(crate) fn published_again(task: &str, wanted: i64) -> Result<Arc<Definition>, StreamError> {
+    type Known = (String, Arc<Definition>);
+    static LAST: Mutex<Option<Known>> = Mutex::new(None);
+    let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    with_latest_snapshot(|| {
+        let version = version(task)?;
+        let known = last().clone().filter(|(of, _)| *of == version);
+        let definition = match known {
+            Some((_, definition)) => definition,
+            None => Arc::new(published(task)?),
+        };
+        *last() = Some((version, Arc::clone(&definition)));
+        if definition.definition_version != wanted {
+            return Err(StreamError::DefinitionNotCurrent {
+                task: task.to_owned(),
+                asked: wanted,
+                current: definition.definition_version,
+            });
+        }
+        Ok(definition)
+    })
+}
+
+/// Which definition of which task is current.
+fn version(task: &str) -> Result<String, StreamError> {
+    const VERSION: &str = "SELECT trem.applier_version($1)";
+    let found = Spi::connect(|client| {
+        let arguments = [DatumWithOid::from(task)];
+        client.select(VERSION, Some(1), &arguments)?.first().get_one::<String>()
+    });
+    let found = found.map_err(|error: spi::Error| unreadable(task, error.to_string()))?;
+    found.ok_or_else(|| unreadable(task, "It has no version.".to_owned()))
+}
+
+/// Runs statements by the catalog and tables as they are now.
+fn with_latest_snapshot<T>(
+    work: impl FnOnce() -> Result<T, StreamError>,
+) -> Result<T, StreamError> {
+    // SAFETY: in a transaction. An error in between is cleaned up by its abort.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
 }
 
 fn query(task: &str) -> Result<Vec<u8>, StreamError> {

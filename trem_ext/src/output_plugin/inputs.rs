@@ -92,6 +92,15 @@ impl Inputs {
         })
     }
 
+    /// Attributes of variable length that are read: for the key columns, or for all.
+    pub(crate) fn fetched(&self, key_only: bool) -> Vec<usize> {
+        if !key_only {
+            return self.toastable.clone();
+        }
+        let keys = self.computed.iter().take_while(|computed| computed.key);
+        keys.flat_map(|key| key.watched.iter().copied()).collect()
+    }
+
     /// History has all columns that the rule reads.
     pub(crate) fn can_compute(&self, rule: &Rule) -> bool {
         rule.used.iter().all(|slot| self.inputs.iter().any(|input| input.slot == *slot))

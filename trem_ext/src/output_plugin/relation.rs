@@ -231,7 +231,7 @@ pub(crate) fn table_name(table: &DefinedTable) -> String {
     spi::quote_qualified_identifier(&table.source_schema, &table.source_name)
 }
 
-fn row_format(table: &DefinedTable) -> RowFormat {
+pub(crate) fn row_format(table: &DefinedTable) -> RowFormat {
     match table.row_format {
         DefinedRowFormat::Binary => RowFormat::Binary,
         DefinedRowFormat::Text => RowFormat::Text,

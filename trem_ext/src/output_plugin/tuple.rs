@@ -107,11 +107,15 @@ pub(crate) struct Rows {
     missing: Vec<bool>,
     old_key: Vec<u8>,
     new_key: Vec<u8>,
+    /// The rows are those of the table as it is: what is stored apart from them can be fetched.
+    of_table: bool,
 }
 
 impl Rows {
+    /// Rows of the WAL.
     pub(crate) fn new() -> Rows {
         Rows {
+            of_table: false,
             evaluator: Evaluator::new(),
             new: Deformed::default(),
             old: Deformed::default(),
@@ -120,6 +124,56 @@ impl Rows {
             missing: Vec::new(),
             old_key: Vec::new(),
             new_key: Vec::new(),
+        }
+    }
+
+    /// Rows of a table, under a snapshot that shows them.
+    pub(crate) fn of_table() -> Rows {
+        Rows { of_table: true, ..Rows::new() }
+    }
+
+    /// Fetches what is stored apart from a row and wanted: of its key, or of all of it.
+    ///
+    /// # Safety
+    /// The new row was taken apart, and is a visible one of the table.
+    unsafe fn fetch_large(&mut self, target: &Target<'_>, key_only: bool) {
+        let mapping = &*target.mapping;
+        let columns =
+            mapping.columns.iter().filter(|column| column.toastable && (column.key || !key_only));
+        let inputs = mapping.inputs.iter().flat_map(|inputs| inputs.fetched(key_only));
+        for attribute in columns.map(|column| column.attribute).chain(inputs) {
+            // SAFETY: the attribute is of variable length and the value not NULL. What is fetched
+            // lies in the current memory context.
+            unsafe {
+                if let Some(value) = self.new.get(attribute).filter(|&value| is_on_disk(value)) {
+                    let fetched = pg_sys::detoast_external_attr(value.cast_mut_ptr());
+                    self.new.values[attribute] = Datum::from(fetched);
+                }
+            }
+        }
+    }
+
+    /// The key of a row of the table, as the target has it; `None`: it cannot be computed.
+    ///
+    /// # Safety
+    /// As for [`Rows::insert`].
+    pub(crate) unsafe fn key_of(
+        &mut self,
+        target: &mut Target<'_>,
+        row: pg_sys::HeapTuple,
+    ) -> Result<Option<Vec<u8>>, StreamError> {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            self.new.fill(row, target);
+            self.fetch_large(target, true);
+            if let Some(rules) = target.rules {
+                if !self.compute_key(target, rules)? {
+                    return Ok(None);
+                }
+            }
+            let mut key = Vec::new();
+            encode_address(target.mapping, &self.new, &mut key);
+            Ok(Some(key))
         }
     }
 
@@ -135,7 +189,12 @@ impl Rows {
             return Err(target.key_lost());
         }
         // SAFETY: as promised by the caller.
-        unsafe { self.new.fill(new, target) };
+        unsafe {
+            self.new.fill(new, target);
+            if self.of_table {
+                self.fetch_large(target, false);
+            }
+        }
         if let Some(column) = find_on_disk(target.mapping, &self.new) {
             return Err(target.value_not_in_wal(column));
         }

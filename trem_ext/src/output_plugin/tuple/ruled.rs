@@ -387,6 +387,21 @@ impl Rows {
         Ok(result)
     }
 
+    /// Computes the key columns of the new row; false if that fails.
+    pub(super) unsafe fn compute_key(
+        &mut self,
+        target: &Target<'_>,
+        rules: &TableRules,
+    ) -> Result<bool, StreamError> {
+        self.reset_notes(target);
+        let mut run = run!(self, target, rules);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            run.load(&self.new);
+            Ok(run.keys(&mut self.new).is_ok())
+        }
+    }
+
     unsafe fn send_update(
         &mut self,
         out: &mut Emitter<'_>,
