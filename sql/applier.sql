@@ -85,6 +85,8 @@ COMMENT ON FUNCTION trem.applier_check(text) IS
     'For the applier: what check_task says about the server and the published tables';
 COMMENT ON FUNCTION trem.applier_status() IS
     'For the applier: trem.task_status, of the tasks that the caller may serve';
+COMMENT ON FUNCTION trem.applier_summary(text, bigint, oid) IS
+    'For the applier: number and hash of the rows of a table, a line for each partition';
 COMMENT ON FUNCTION trem.applier_lock(text, bigint, oid) IS
     'For the applier: locks a table or partition as a reader does; false if the transaction''s '
     'snapshot is older than the file that it has';

@@ -9,4 +9,3 @@ pub mod replication;
 pub mod reread;
 pub mod snapshot;
 pub mod stream;
-pub mod view;

@@ -9,13 +9,12 @@
 use std::time::{Duration, Instant};
 
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::types::{PgLsn, ToSql};
 use trem_wire::definition::{DefinedTable, Definition};
 use trem_wire::Lsn;
 
 use crate::connect::Client;
 use crate::error::Result;
-use crate::source::view::{self, View};
 use crate::target::{progress, quote_table};
 
 const LOOKS: usize = 5;
@@ -67,19 +66,12 @@ async fn compare_table(
 ) -> Result<Compared> {
     let columns: Vec<_> = table.columns.iter().map(|c| escape_identifier(&c.name)).collect();
     let columns = columns.join(", ");
-    let views: Vec<_> = table.leaves.iter().map(View::of).collect();
-    let selects: Vec<_> =
-        views.iter().map(|view| format!("SELECT {columns} FROM {}", view.name)).collect();
-    let read = summary_of(&columns, &selects.join(" UNION ALL "));
     let name = quote_table(&table.target_schema, &table.target_name);
     let written = summary_of(&columns, &format!("SELECT {columns} FROM {name}"));
     let mut before: Option<(Summary, Summary)> = None;
     let mut verdict = Verdict::Different;
     for _ in 0..LOOKS {
-        source.batch_execute("BEGIN READ ONLY").await?;
-        view::lock(source, &views).await?;
-        let here = summary(source, &read).await?;
-        source.batch_execute("COMMIT").await?;
+        let here = of_source(source, definition, table).await?;
         wait_for(source, target, &definition.task_id).await?;
         let there = summary(target, &written).await?;
         let steady = before.as_ref().is_none_or(|(h, t)| *h == here && *t == there);
@@ -107,6 +99,19 @@ fn summary_of(columns: &str, rows: &str) -> String {
 
 async fn summary(client: &Client, sql: &str) -> Result<Summary> {
     let row = client.query_one(sql, &[]).await?;
+    Ok(Summary { rows: row.get(0), hash: row.get(1) })
+}
+
+async fn of_source(
+    client: &Client,
+    definition: &Definition,
+    table: &DefinedTable,
+) -> Result<Summary> {
+    let sql = "SELECT coalesce(sum(row_count), 0)::bigint, coalesce(sum(hash), 0)::text
+               FROM trem.applier_summary($1, $2, $3)";
+    let parameters: [&(dyn ToSql + Sync); 3] =
+        [&definition.task, &definition.definition_version, &table.oid];
+    let row = client.query_one(sql, &parameters).await?;
     Ok(Summary { rows: row.get(0), hash: row.get(1) })
 }
 

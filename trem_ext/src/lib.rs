@@ -7,6 +7,7 @@
 
 mod api;
 mod applier_rows;
+mod applier_summary;
 mod catalog;
 mod error;
 mod mask;
@@ -63,6 +64,7 @@ pgrx::extension_sql_file!(
         api::applier::applier_check,
         api::applier::applier_status_rows,
         applier_rows::applier_rows,
+        applier_summary::applier_summary,
         applier_rows::applier_lock,
         applier_rows::applier_reread
     ]

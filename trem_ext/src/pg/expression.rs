@@ -36,7 +36,7 @@ use super::settings::set_for_now;
 use super::{table, utf8};
 
 /// Names in expressions are looked up here and nowhere else.
-const SEARCH_PATH: &str = "pg_catalog, trem, pg_temp";
+pub(super) const SEARCH_PATH: &str = "pg_catalog, trem, pg_temp";
 
 /// In characters: a rule may write 10,000 (catalog/expression.rs), and a cast is put around that.
 const LENGTH_MAX: usize = 11_000;

@@ -10,6 +10,8 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 use trem_wire::settings::PINNED;
 
+use super::expression::SEARCH_PATH;
+
 /// The nest level of settings to close at the end; nothing in a walsender.
 pub(crate) struct PinnedSettings(Option<i32>);
 
@@ -29,6 +31,13 @@ impl PinnedSettings {
         let level = unsafe { pg_sys::NewGUCNestLevel() };
         pin(pg_sys::GucAction::GUC_ACTION_SAVE);
         PinnedSettings(Some(level))
+    }
+
+    /// The same, for statements that hold expressions of rules.
+    pub(crate) fn for_expressions() -> PinnedSettings {
+        let settings = PinnedSettings::for_call();
+        set_for_now("search_path", SEARCH_PATH);
+        settings
     }
 
     pub(crate) fn restore(&mut self) {
