@@ -205,6 +205,7 @@ impl Run {
                     None if error.kind() == Kind::TableChanged => "after",
                     _ => "transaction at",
                 };
+                let error = self.with_remedy(error);
                 return Err(error.context(format!("{place} {failed_at}")));
             }
             tracing::info!(
@@ -216,6 +217,19 @@ impl Run {
             self.reopen_session().await?;
             self.slot_is_free().await?;
         }
+    }
+
+    /// A value that the target's column does not take, for which PostgreSQL has no hint.
+    fn with_remedy(&self, error: Error) -> Error {
+        let is_of_value = error.sqlstate_code().is_some_and(|code| code.starts_with("22"));
+        if error.kind() != Kind::Refused || !is_of_value || error.hint_text().is_some() {
+            return error;
+        }
+        error.hint(format!(
+            "Give the target's column the type that it has on the source (its length, the labels \
+             of an enum), then start the task again: SELECT trem.start_task('{}');",
+            self.name()
+        ))
     }
 
     /// Waits until the source has noticed that we left the stream.
