@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use postgres_protocol::escape::escape_identifier;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::types::{FromSql, PgLsn, ToSql, Type};
 use tokio_postgres::{Row as ResultRow, Statement};
 use trem_wire::definition::Definition;
@@ -123,11 +123,30 @@ impl Reader {
         let views = self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice);
         let mut statements = Vec::with_capacity(views.len());
         for view in views {
-            statements
-                .push(client.prepare(&select(relation, view, 0..relation.columns.len())).await?);
+            let prepared = client.prepare(&select(relation, view, 0..relation.columns.len())).await;
+            statements.push(prepared.map_err(|error| self.gone(Error::from(error), relation))?);
         }
         self.statements.insert(relation.oid, (relation.clone(), statements.clone()));
         Ok(statements)
+    }
+
+    /// The views give way to a command that alters their table, until it is published again.
+    fn gone(&self, error: Error, relation: &Relation) -> Error {
+        if error.sqlstate_code() != Some("42P01") {
+            return error;
+        }
+        let (schema, name) = (&relation.source_schema, &relation.source_name);
+        let table = format!("{}.{}", escape_identifier(schema), escape_identifier(name));
+        let message = format!(
+            "rows of table {table} must be read again, and its view is gone: the table was altered \
+             after it was published"
+        );
+        let (task, table) = (escape_literal(&self.task), escape_literal(&table));
+        Error::new(Kind::TableChanged, message).hint(format!(
+            "Make the same change to the target's table, then publish again with SELECT \
+             trem.start_task({task}, keep => true); or copy the table again with SELECT \
+             trem.reload_table({task}, {table}) and SELECT trem.start_task({task}).",
+        ))
     }
 
     /// Each key in a subtransaction, under the same snapshot.

@@ -100,8 +100,11 @@ struct Follow {
     told: i64,
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
-    /// The stream ended, and the group holds whole transactions that could not be committed.
+    /// The stream ended, or rows cannot be read again, and the group holds whole transactions that
+    /// could not be committed.
     left_behind: bool,
+    /// It was not the stream that failed, but the target or what is read for it.
+    failed_in_group: bool,
     stop_by: Option<Instant>,
 }
 
@@ -201,10 +204,9 @@ impl Run {
             } else if follow.left_behind && self.singly_until < failed_at {
                 self.singly_until = failed_at;
             } else {
-                let place = match follow.apply.open_transaction() {
-                    None if error.kind() == Kind::TableChanged => "after",
-                    _ => "transaction at",
-                };
+                let ended_between =
+                    !follow.failed_in_group && follow.apply.open_transaction().is_none();
+                let place = if ended_between { "after" } else { "transaction at" };
                 let error = self.with_remedy(error);
                 return Err(error.context(format!("{place} {failed_at}")));
             }
@@ -249,7 +251,8 @@ impl Run {
     /// The transaction of an error: the one that was applied last, or else the one that was being
     /// received.
     fn failed_at(&self, follow: &Follow, error: &Error) -> Lsn {
-        if matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed) {
+        let of_row = matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
+        if of_row || follow.failed_in_group {
             return self.session.commit_lsn();
         }
         let open = follow.apply.open_transaction().map(|begin| begin.commit_lsn);
@@ -302,6 +305,7 @@ impl Run {
             told: 0,
             ending: None,
             left_behind: false,
+            failed_in_group: false,
             stop_by: None,
         })
     }
@@ -460,7 +464,11 @@ impl Run {
                 _ => {}
             }
         }
-        self.session.execute(actions, &mut follow.reader).await?;
+        if let Err(error) = self.session.execute(actions, &mut follow.reader).await {
+            follow.failed_in_group = true;
+            follow.left_behind = error.kind() == Kind::TableChanged;
+            return Err(error);
+        }
         if reached {
             follow.ending.get_or_insert(Ending::CaughtUp);
         }

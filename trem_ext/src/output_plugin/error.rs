@@ -234,8 +234,12 @@ impl StreamError {
                 start_task(task),
                 reload_table(task, table)
             )),
-            StreamError::PartitionDetached { task, table, .. }
-            | StreamError::LeafTruncated { task, table, .. }
+            StreamError::PartitionDetached { task, table, .. } => Some(format!(
+                "Copy the table again with {} and {}.",
+                reload_table(task, table),
+                start_task(task)
+            )),
+            StreamError::LeafTruncated { task, table, .. }
             | StreamError::ValueNotInWal { task, table, .. } => {
                 Some(format!("Copy the table again with {}.", reload_table(task, table)))
             }
