@@ -184,7 +184,7 @@ impl Apply {
 
     /// Whole transactions wait for the group's commit, and [`Event::Idle`] would bring it.
     pub fn has_group(&self) -> bool {
-        self.group.transactions > 0 && self.open.is_none()
+        self.holds_whole() && self.open.is_none()
     }
 
     /// What the rows take that wait for the group's commit, or were handed out for it, in bytes.
@@ -195,6 +195,11 @@ impl Apply {
     /// No source transaction is open and no group waits for its commit.
     pub fn at_boundary(&self) -> bool {
         self.open.is_none() && self.group.transactions == 0
+    }
+
+    /// Whole transactions wait for the group's commit.
+    pub fn holds_whole(&self) -> bool {
+        self.group.transactions > 0
     }
 
     /// The source transaction that is being handed out.

@@ -90,6 +90,8 @@ struct Run {
     session: Session,
     /// Changes up to here are applied one by one, because a group failed.
     careful_until: Lsn,
+    /// Groups up to here are of one transaction each, because the stream ended in the next one.
+    singly_until: Lsn,
 }
 
 /// A slot that was created just now, with the snapshot that belongs to it.
@@ -121,7 +123,14 @@ impl Worker {
         };
         let (control, session) = tokio::try_join!(Control::connect(&self.source, &name), session)?;
         let control = Arc::new(control);
-        let mut run = Run { worker: self, target, control, session, careful_until: Lsn::INVALID };
+        let mut run = Run {
+            worker: self,
+            target,
+            control,
+            session,
+            careful_until: Lsn::INVALID,
+            singly_until: Lsn::INVALID,
+        };
         run.take_task().await?;
         run.life().await
     }

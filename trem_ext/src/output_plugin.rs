@@ -24,6 +24,7 @@ mod definition;
 mod emit;
 mod encode;
 mod error;
+mod form;
 mod frame;
 mod identity;
 mod inputs;

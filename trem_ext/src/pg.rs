@@ -18,6 +18,7 @@ mod sql_type;
 pub(crate) mod table;
 pub(crate) mod table_scan;
 mod type_name;
+mod type_shape;
 pub(crate) mod view_token;
 
 use std::ffi::{c_char, CStr};
@@ -37,6 +38,7 @@ pub(crate) use type_name::{
     base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type,
     type_name, type_name_with_modifier,
 };
+pub(crate) use type_shape::{remember_order, type_shapes};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -163,6 +163,10 @@ pub struct DefinedTable {
     /// that the expressions use for them, whatever they are called later.
     #[serde(default)]
     pub inputs: Vec<DefinedInput>,
+    /// The composite types and enums in the table's columns, at any depth, as they were at publish:
+    /// a value that was written before one was altered means something else. Sorted by OID.
+    #[serde(default)]
+    pub shapes: Vec<DefinedShape>,
     /// `CREATE TABLE` for the target, without key and indexes.
     pub create_statement: String,
     /// Which rows are carried over; `None`: all. A boolean expression.
@@ -206,6 +210,44 @@ pub struct DefinedColumn {
 pub struct DefinedInput {
     pub attnum: i16,
     pub name: String,
+    /// 0: not known.
+    #[serde(default)]
+    pub type_oid: u32,
+    #[serde(default)]
+    pub type_modifier: i32,
+}
+
+/// What a type of the user is made of that can change under the same OID.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinedShape {
+    pub type_oid: u32,
+    pub parts: DefinedParts,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefinedParts {
+    /// Of a composite type: its attributes that are not dropped, by number. `relation`: its
+    /// `pg_class` row.
+    Composite { relation: u32, attributes: Vec<DefinedAttribute> },
+    /// Of an enum: its labels, by OID.
+    Enum(Vec<DefinedLabel>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinedAttribute {
+    pub attnum: i16,
+    pub name: String,
+    pub type_oid: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinedLabel {
+    pub oid: u32,
+    pub label: String,
 }
 
 /// An expression over the source table's row, as the rules compose it. It sees the columns under

@@ -83,16 +83,6 @@ impl Relation {
     pub fn has_key(&self) -> bool {
         self.columns.iter().any(|column| column.key)
     }
-
-    /// FNV-1a over the description's bytes: two relations with one fingerprint are the same.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        let mut bytes = Vec::new();
-        crate::codec::encode_relation(&mut bytes, self);
-        bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        })
-    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

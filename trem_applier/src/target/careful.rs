@@ -4,7 +4,7 @@
 //! Every change then leads to its row as it should be, whatever was there: a row that is there
 //! already makes room, a row that is missing is inserted, a row of which a part is missing is read
 //! again. A row that holds a unique value which now belongs to another gives it up by going: its
-//! own change follows. What was not as expected is counted.
+//! own change follows. What was not as expected is counted, but for rows that are ahead.
 
 use std::sync::Arc;
 

@@ -152,7 +152,21 @@ impl Changes {
 
     /// The table's rows may not be what the source had before this transaction.
     fn is_careful(&self, relation: &Relation) -> bool {
-        self.careful || self.ahead.get(&relation.oid).is_some_and(|end| self.commit_lsn < *end)
+        self.careful || self.is_ahead(relation)
+    }
+
+    /// Some of the table's rows are later than this transaction.
+    fn is_ahead(&self, relation: &Relation) -> bool {
+        self.ahead.get(&relation.oid).is_some_and(|end| self.commit_lsn < *end)
+    }
+
+    /// A row that the source changes may not be on the target (yet): it was filtered out, skipped,
+    /// or will be read again.
+    fn may_be_absent(&self, relation: &Relation) -> bool {
+        relation.filtered
+            || self.has_skipped(relation)
+            || self.unsettled.contains(&relation.oid)
+            || self.is_ahead(relation)
     }
 
     pub(super) async fn insert(&mut self, relation: &Arc<Relation>, run: &Run) -> Result<()> {
@@ -189,8 +203,8 @@ impl Changes {
         self.close_copy().await?;
         self.counts(relation).updates += u64::from(run.row_count);
         let (careful, skipped) = (self.is_careful(relation), self.has_skipped(relation));
-        let may_be_new = relation.filtered || skipped;
         for row in run.updated_rows() {
+            let may_be_new = relation.filtered || skipped || self.unsettled.contains(&relation.oid);
             if !row.unknown.is_empty()
                 || self.takes_along_what_is_unsettled(relation, row)
                 || self.is_stale(relation, &run.rows, row).await?
@@ -266,7 +280,8 @@ impl Changes {
 
     /// Where nothing is amiss: the row is there, unless it has just entered the filter.
     fn expect_update(&self, relation: &Arc<Relation>, row: UpdatedRow<'_>) -> Expect {
-        match relation.filtered && relation.has_key() {
+        let may_be_absent = relation.filtered || self.unsettled.contains(&relation.oid);
+        match may_be_absent && relation.has_key() {
             true => Expect::UpdatedOrWanted(Arc::clone(relation), key_row(relation, row.new)),
             false => Expect::Updated(Arc::clone(relation)),
         }
@@ -313,8 +328,7 @@ impl Changes {
     ) -> Result<()> {
         let statement = self.statement(relation, Shape::Delete).await?;
         let values = values(relation, rows, key.fields());
-        // A row outside the filter, or one that was skipped, was never there.
-        let expect = match relation.filtered || self.has_skipped(relation) {
+        let expect = match self.may_be_absent(relation) {
             true => Expect::Anything,
             false => Expect::Deleted(Arc::clone(relation)),
         };
@@ -554,8 +568,11 @@ impl Changes {
         *count += u64::from(rows);
     }
 
+    /// Where rows are ahead, they are not expected to be as the source had them.
     pub(super) fn count_conflicts(&mut self, relation: &Relation, count: u64) {
-        self.counts(relation).conflicts += count;
+        if !self.is_ahead(relation) {
+            self.counts(relation).conflicts += count;
+        }
     }
 
     fn counts(&mut self, relation: &Relation) -> &mut Counts {

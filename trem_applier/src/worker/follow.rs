@@ -12,6 +12,12 @@
 //! that are not as the source had them are put right and counted. If that fails too, it is the
 //! task's error, with the transaction's position. So it is with a row that the source could not
 //! compute: the transactions before are applied, and the task stops at exactly that one.
+//!
+//! # When the source ends the stream
+//! A table that changed, a key that is not in the WAL: what came before is right, and is applied
+//! before the task stops or goes on with a newer definition. Where a part of the failing transaction
+//! is in the group already, that goes, and the stream is opened once more to take the transactions
+//! before it in groups of their own.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -31,7 +37,7 @@ use super::prepare::start_over;
 use super::{applied, Outcome, Run};
 use crate::apply::{Action, Apply, Event, Limits, Snapshot, Window};
 use crate::conninfo::ConnInfo;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Policy, Result};
 use crate::report::Phase;
 use crate::source::control::Control;
 use crate::source::replication::{ReplicationConnection, ReplicationStream};
@@ -71,6 +77,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Everything that can wake the loop.
 enum Wake {
     Stream(StreamEvent),
+    /// The stream is over.
+    Ended(Error),
     Tick,
     Changed,
     /// The target is ready for the next group, or the open one has waited long enough.
@@ -92,6 +100,11 @@ struct Follow {
     told: i64,
     /// Finish the open group, then end like this.
     ending: Option<Ending>,
+    /// The stream ended, or rows cannot be read again, and the group holds whole transactions that
+    /// could not be committed.
+    left_behind: bool,
+    /// It was not the stream that failed, but the target or what is read for it.
+    failed_in_group: bool,
     stop_by: Option<Instant>,
 }
 
@@ -172,7 +185,7 @@ impl Run {
                 Err(error) => error,
             };
             if error.kind() == Kind::DefinitionNotCurrent {
-                // It comes in the midst of a group: that goes by the new definition now.
+                // What came before was applied, unless it is of the transaction that published.
                 drop(follow);
                 self.reopen_session().await?;
                 return Ok(None);
@@ -186,19 +199,39 @@ impl Run {
             let failed_at = self.failed_at(&follow, &error);
             let one_by_one =
                 matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
-            if !one_by_one || self.careful_until >= failed_at {
-                return Err(error.context(format!("transaction at {failed_at}")));
+            if one_by_one && self.careful_until < failed_at {
+                self.careful_until = failed_at;
+            } else if follow.left_behind && self.singly_until < failed_at {
+                self.singly_until = failed_at;
+            } else {
+                let ended_between =
+                    !follow.failed_in_group && follow.apply.open_transaction().is_none();
+                let place = if ended_between { "after" } else { "transaction at" };
+                let error = self.with_remedy(error);
+                return Err(error.context(format!("{place} {failed_at}")));
             }
             tracing::info!(
                 task = %self.name(),
                 at = %failed_at,
                 "anew, one transaction at a time: {error}"
             );
-            self.careful_until = failed_at;
             drop(follow);
             self.reopen_session().await?;
             self.slot_is_free().await?;
         }
+    }
+
+    /// A value that the target's column does not take, for which PostgreSQL has no hint.
+    fn with_remedy(&self, error: Error) -> Error {
+        let is_of_value = error.sqlstate_code().is_some_and(|code| code.starts_with("22"));
+        if error.kind() != Kind::Refused || !is_of_value || error.hint_text().is_some() {
+            return error;
+        }
+        error.hint(format!(
+            "Give the target's column the type that it has on the source (its length, the labels \
+             of an enum), then start the task again: SELECT trem.start_task('{}');",
+            self.name()
+        ))
     }
 
     /// Waits until the source has noticed that we left the stream.
@@ -218,7 +251,8 @@ impl Run {
     /// The transaction of an error: the one that was applied last, or else the one that was being
     /// received.
     fn failed_at(&self, follow: &Follow, error: &Error) -> Lsn {
-        if matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed) {
+        let of_row = matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
+        if of_row || follow.failed_in_group {
             return self.session.commit_lsn();
         }
         let open = follow.apply.open_transaction().map(|begin| begin.commit_lsn);
@@ -250,7 +284,8 @@ impl Run {
         // Nothing lies between a commit record and the one before it, so they may be the same.
         let careful = self.careful_until >= from;
         self.session.start(from, progress.timeline, careful).await?;
-        let limits = match careful {
+        let singly = careful || self.singly_until >= from;
+        let limits = match singly {
             true => Limits { group_transactions: 1, ..Limits::default() },
             false => Limits::default(),
         };
@@ -271,6 +306,8 @@ impl Run {
             recorded_at: now,
             told: 0,
             ending: None,
+            left_behind: false,
+            failed_in_group: false,
             stop_by: None,
         })
     }
@@ -312,7 +349,7 @@ impl Run {
                 return self.finish(definition, follow, ending).await;
             }
             let event = tokio::select! {
-                event = follow.stream.next() => Wake::Stream(event?),
+                event = follow.stream.next() => event.map_or_else(Wake::Ended, Wake::Stream),
                 _ = tick.tick() => Wake::Tick,
                 moved = self.session.job_moved(), if self.session.has_job() => {
                     moved?;
@@ -324,6 +361,7 @@ impl Run {
             };
             match event {
                 Wake::Stream(event) => self.receive(follow, event).await?,
+                Wake::Ended(error) => return Err(self.apply_before(follow, error).await?),
                 Wake::Tick => {
                     self.look(definition, follow).await?;
                     if follow.stop_by.is_some_and(|by| Instant::now() >= by) {
@@ -391,6 +429,27 @@ impl Run {
         self.carry_out(follow, actions).await
     }
 
+    /// The source ended the stream with an error: applies what came before, and gives it back.
+    async fn apply_before(&mut self, follow: &mut Follow, error: Error) -> Result<Error> {
+        if error.policy() == Policy::Retry {
+            return Ok(error);
+        }
+        if follow.apply.open_transaction().is_some() {
+            follow.left_behind = follow.apply.holds_whole();
+            return Ok(error);
+        }
+        let mut actions = Vec::new();
+        hand_in(&mut follow.apply, Event::Idle, &mut actions)?;
+        self.carry_out(follow, actions).await?;
+        self.session.flush().await?;
+        let (applied, counts) = (self.session.applied_lsn(), self.session.counts().clone());
+        self.worker.reporter.update(|report| {
+            report.applied_lsn = Some(applied);
+            report.add_counts(&follow.counts, &counts);
+        });
+        Ok(error)
+    }
+
     async fn carry_out(&mut self, follow: &mut Follow, actions: Vec<Action>) -> Result<()> {
         let mut reached = false;
         for action in &actions {
@@ -407,13 +466,20 @@ impl Run {
                 _ => {}
             }
         }
-        self.session.execute(actions, &mut follow.reader).await?;
+        if let Err(error) = self.session.execute(actions, &mut follow.reader).await {
+            follow.failed_in_group = true;
+            follow.left_behind = error.kind() == Kind::TableChanged;
+            return Err(error);
+        }
         if reached {
             follow.ending.get_or_insert(Ending::CaughtUp);
         }
         follow.stream.confirm(self.session.durable_lsn());
-        if self.careful_until.is_valid() && self.session.applied_lsn() > self.careful_until {
+        let applied = self.session.applied_lsn();
+        if applied > self.careful_until {
             self.session.set_careful(false);
+        }
+        if applied > self.careful_until.max(self.singly_until) {
             follow.apply.set_limits(Limits::default());
         }
         Ok(())

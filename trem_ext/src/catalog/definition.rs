@@ -1,7 +1,10 @@
 //! The published document ([`trem_wire::definition`]) from the plan.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use trem_wire::definition::{
-    DefinedColumn, DefinedInput, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
+    DefinedColumn, DefinedInput, DefinedLeaf, DefinedRowFormat, DefinedShape, DefinedTable,
+    Definition,
 };
 use trem_wire::Lsn;
 
@@ -10,9 +13,10 @@ use super::options;
 use super::plan::Plan;
 use super::shape::Shape;
 use super::statement::{self, IndexNames};
-use super::table::Leaf;
+use super::table::{Column, Leaf};
 use super::types::Types;
 use crate::error::Error;
+use crate::pg;
 
 /// Without `published_lsn`, which only publishing knows: two definitions that are the same compare
 /// equal.
@@ -86,6 +90,7 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
             })
             .collect(),
         inputs: inputs(shape),
+        shapes: type_shapes(shape),
         create_statement: statement::create_table(shape),
         filter: shape.filter.as_ref().map(|filter| filter.expression.clone()),
         index_statements: Vec::new(),
@@ -94,5 +99,20 @@ fn table(shape: &Shape, task: &str, types: &Types) -> DefinedTable {
 
 fn inputs(shape: &Shape) -> Vec<DefinedInput> {
     let columns = shape.table.columns.iter().filter(|_| shape.is_computed());
-    columns.map(|of| DefinedInput { attnum: of.attnum, name: of.name.clone() }).collect()
+    let input = |of: &Column| DefinedInput {
+        attnum: of.attnum,
+        name: of.name.clone(),
+        type_oid: of.type_oid,
+        type_modifier: of.type_modifier,
+    };
+    columns.map(input).collect()
+}
+
+/// Of all columns that the rows have, or that rules may read.
+fn type_shapes(shape: &Shape) -> Vec<DefinedShape> {
+    let source = shape.table.columns.iter().map(|column| column.type_oid);
+    let used: BTreeSet<u32> = source.chain(shape.types()).collect();
+    let found = used.into_iter().filter_map(pg::type_shapes).flatten();
+    let by_oid: BTreeMap<u32, DefinedShape> = found.map(|of| (of.type_oid, of)).collect();
+    by_oid.into_values().collect()
 }

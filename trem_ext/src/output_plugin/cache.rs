@@ -1,10 +1,10 @@
 //! The relations that the stream has met: which table of the definition each belongs to, and its
 //! mapping while that is fresh.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::{pg_sys, spi};
-use trem_wire::definition::{DefinedLeaf, Definition};
+use trem_wire::definition::{DefinedLeaf, DefinedParts, Definition};
 use trem_wire::Lsn;
 
 use super::error::StreamError;
@@ -44,6 +44,11 @@ pub(crate) struct Cache {
     members: HashMap<u32, Member>,
     entries: Vec<Entry>,
     positions: HashMap<u32, usize>,
+    /// Of composite types that the tables' columns have: whether a table is as the definition has it
+    /// depends on them, too.
+    type_relations: HashSet<u32>,
+    /// The mappings are of transactions that committed before the definition was published.
+    older: bool,
     /// Position of the entry that was asked for last: rows of one relation come in runs.
     last: usize,
     memory: pg_sys::MemoryContext,
@@ -59,8 +64,21 @@ impl Cache {
                 members.insert(defined.oid, Member { table, leaf: Some(leaf) });
             }
         }
+        let shapes = definition.tables.iter().flat_map(|table| &table.shapes);
+        let type_relations = shapes.filter_map(|shape| match shape.parts {
+            DefinedParts::Composite { relation, .. } => Some(relation),
+            DefinedParts::Enum(_) => None,
+        });
         invalidation::register();
-        Cache { members, entries: Vec::new(), positions: HashMap::new(), last: 0, memory }
+        Cache {
+            type_relations: type_relations.collect(),
+            members,
+            entries: Vec::new(),
+            positions: HashMap::new(),
+            older: false,
+            last: 0,
+            memory,
+        }
     }
 
     /// The mapping of a relation; `None` if a change of it is not for this task.
@@ -77,6 +95,10 @@ impl Cache {
     ) -> Result<Option<&mut Mapping>, StreamError> {
         if let Some(stale) = invalidation::take() {
             self.forget(stale);
+        }
+        let older = commit_lsn < definition.published_lsn;
+        if std::mem::replace(&mut self.older, older) != older {
+            self.forget(Stale::All);
         }
         // SAFETY: the relation is open, so its fields and its descriptor are valid.
         let (oid, attribute_count) =
@@ -95,7 +117,7 @@ impl Cache {
             // Forget first: a failure must not leave the old mapping in place.
             self.set(at, State::Stale);
             // SAFETY: the relation is open in a change callback.
-            let state = unsafe { self.look(definition, rules, relation, commit_lsn)? };
+            let state = unsafe { self.look(definition, rules, relation)? };
             self.set(at, state);
         }
         Ok(match &mut self.entries[at].state {
@@ -140,6 +162,9 @@ impl Cache {
     fn forget(&mut self, stale: Stale) {
         match stale {
             Stale::All => (0..self.entries.len()).for_each(|at| self.set(at, State::Stale)),
+            Stale::Some(oids) if oids.iter().any(|oid| self.type_relations.contains(oid)) => {
+                self.forget(Stale::All);
+            }
             Stale::Some(oids) => {
                 for oid in oids {
                     if let Some(&at) = self.positions.get(&oid) {
@@ -155,9 +180,8 @@ impl Cache {
         definition: &Definition,
         rules: &Rules,
         relation: pg_sys::Relation,
-        commit_lsn: Lsn,
     ) -> Result<State, StreamError> {
-        let older = commit_lsn < definition.published_lsn;
+        let older = self.older;
         // SAFETY: the relation is open in a change callback.
         let (oid, root) = unsafe { ((*relation).rd_id.to_u32(), self.root_of(relation)) };
         let Some(member) = self.members.get(&oid).copied() else {
@@ -177,10 +201,11 @@ impl Cache {
         let source = Source { definition, table: member.table, leaf, older, rules };
         let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
         if let Some(leaf) = leaf.filter(detached) {
-            return Err(StreamError::PartitionDetached {
-                task: definition.task.clone(),
-                table: table_name(table),
-                leaf: spi::quote_qualified_identifier(&leaf.schema, &leaf.name),
+            let (task, table) = (definition.task.clone(), table_name(table));
+            let leaf = spi::quote_qualified_identifier(&leaf.schema, &leaf.name);
+            return Err(match older {
+                true => StreamError::PartitionAttached { task, table, leaf },
+                false => StreamError::PartitionDetached { task, table, leaf },
             });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.

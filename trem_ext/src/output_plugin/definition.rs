@@ -47,6 +47,10 @@ pub(crate) fn read(
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
         (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) = before;
+        // What was cached here, or by statements of this session before, is the catalog of today,
+        // and decoding would take it for that of the first change: rows of history read as what
+        // they are not crash the server. The SQL interface does the same for itself.
+        pg_sys::InvalidateSystemCaches();
         Ok(Pinned { definition, rules, settings })
     }
 }

@@ -5,13 +5,13 @@
 use pgrx::pg_sys;
 use trem_wire::codec::{self, Operation};
 use trem_wire::compress::Compression;
-use trem_wire::definition::Definition;
-use trem_wire::message::{Begin, ErrorRow};
+use trem_wire::definition::{DefinedTable, Definition};
+use trem_wire::message::{Begin, Column, ErrorRow, Relation};
 use trem_wire::Lsn;
 
 use super::error::StreamError;
 use super::frame::Frame;
-use super::relation::Mapping;
+use super::relation::{row_format, Mapping};
 use crate::pg;
 
 /// The stream so far, as far as what comes next depends on it.
@@ -19,8 +19,9 @@ pub(crate) struct Output {
     pub(crate) frame: Frame,
     /// The begin message of the transaction at hand is in the stream.
     pub(crate) begun: bool,
-    /// For each table of the definition: the fingerprint of its last description in the stream.
-    described: Vec<Option<u64>>,
+    /// For each table of the definition: its description is in the stream. There is only one,
+    /// whatever the table looked like in history.
+    described: Vec<bool>,
 }
 
 impl Output {
@@ -28,7 +29,7 @@ impl Output {
         definition: &Definition,
         compression: Compression,
     ) -> Result<Output, StreamError> {
-        let described = vec![None; definition.tables.len()];
+        let described = vec![false; definition.tables.len()];
         Ok(Output { frame: Frame::new(compression)?, begun: false, described })
     }
 
@@ -62,11 +63,9 @@ impl<'a> Emitter<'a> {
     fn announce(&mut self, mapping: &Mapping) {
         self.emitted = true;
         self.output.begin_once(self.transaction);
-        let described = &mut self.output.described[mapping.table];
-        if *described != Some(mapping.fingerprint) {
-            *described = Some(mapping.fingerprint);
+        if !std::mem::replace(&mut self.output.described[mapping.table], true) {
             let table = &self.definition.tables[mapping.table];
-            codec::encode_relation(self.output.frame.message(), &mapping.describe(table));
+            codec::encode_relation(self.output.frame.message(), &describe(table));
         }
     }
 
@@ -84,9 +83,30 @@ impl<'a> Emitter<'a> {
 
     /// The buffer for a message about the relation.
     pub(crate) fn describe_once(&mut self, mapping: &Mapping) {
-        if self.output.described[mapping.table].is_none() {
+        if !self.output.described[mapping.table] {
             self.announce(mapping);
         }
+    }
+}
+
+/// The description that goes before the table's rows.
+fn describe(table: &DefinedTable) -> Relation {
+    let columns = table.columns.iter().map(|column| Column {
+        attnum: column.attnum,
+        name: column.name.clone(),
+        type_oid: column.type_oid,
+        type_name: column.type_name.clone(),
+        key: column.key,
+    });
+    Relation {
+        oid: table.oid,
+        source_schema: table.source_schema.clone(),
+        source_name: table.source_name.clone(),
+        target_schema: table.target_schema.clone(),
+        target_name: table.target_name.clone(),
+        format: row_format(table),
+        filtered: table.filter.is_some(),
+        columns: columns.collect(),
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) enum StreamError {
         task: String,
         table: String,
         change: String,
+        /// The change is from before the definition was published.
+        older: bool,
     },
     /// A rule's expression does not compile any more.
     RuleBroken {
@@ -56,10 +58,18 @@ pub(crate) enum StreamError {
         table: String,
         leaf: String,
     },
+    /// A partition was a table of its own at a change from before the publish.
+    PartitionAttached {
+        task: String,
+        table: String,
+        leaf: String,
+    },
     KeyNotInWal {
         task: String,
         table: String,
         reason: &'static str,
+        /// As for [`StreamError::TableChanged`].
+        older: bool,
     },
     /// A leaf of a partitioned table was truncated alone.
     LeafTruncated {
@@ -101,6 +111,7 @@ impl StreamError {
             | StreamError::RuleBroken { .. }
             | StreamError::PartitionAdded { .. }
             | StreamError::PartitionDetached { .. }
+            | StreamError::PartitionAttached { .. }
             | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
             // sqlstate::KEY_NOT_IN_WAL
             StreamError::KeyNotInWal { .. } => PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
@@ -132,6 +143,7 @@ impl StreamError {
             }
             StreamError::TableChanged { task, table, .. }
             | StreamError::PartitionAdded { task, table, .. }
+            | StreamError::PartitionAttached { task, table, .. }
             | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
             }
@@ -167,6 +179,9 @@ impl StreamError {
             StreamError::PartitionDetached { leaf, .. } => {
                 Some(format!("Its partition {leaf} was detached."))
             }
+            StreamError::PartitionAttached { leaf, .. } => {
+                Some(format!("Its partition {leaf} was attached after this change."))
+            }
             StreamError::KeyNotInWal { reason, .. } => Some((*reason).to_owned()),
             StreamError::LeafTruncated { .. } => Some(
                 "The stream describes the whole table, of which these rows are one part."
@@ -188,21 +203,29 @@ impl StreamError {
             StreamError::DefinitionNotCurrent { .. } => Some(
                 "Read the definition again and restart the stream with its version.".to_owned(),
             ),
+            StreamError::TableChanged { older: true, task, table, .. }
+            | StreamError::KeyNotInWal { older: true, task, table, .. }
+            | StreamError::PartitionAttached { task, table, .. } => {
+                Some(format!("Only a new copy of the table helps: {}.", reload_table(task, table)))
+            }
             StreamError::TableChanged { task, table, .. } => Some(format!(
-                "Give the target's table the same shape, then publish again with {}; or copy the \
-                 table again with {}.",
-                start_task(task),
-                reload_table(task, table)
+                "Make the same change to the target's table, then publish again with {}; or copy \
+                 the table again with {} and {}.",
+                start_task_keep(task),
+                reload_table(task, table),
+                start_task(task)
             )),
-            StreamError::RuleBroken { task, .. } => Some(format!(
-                "Give the task a rule that fits, see trem.transformation, and publish again with \
-                 {}.",
+            StreamError::RuleBroken { task, table, .. } => Some(format!(
+                "Give the task rules that fit, see trem.transformation, and the target's table the \
+                 same columns; then copy the table again with {} and {}.",
+                reload_table(task, table),
                 start_task(task)
             )),
             StreamError::KeyNotInWal { task, table, .. } => Some(format!(
                 "Give the table a primary key or set ALTER TABLE {table} REPLICA IDENTITY FULL, \
-                 then copy it again with {}.",
-                reload_table(task, table)
+                 then copy it again with {} and {}.",
+                reload_table(task, table),
+                start_task(task)
             )),
             StreamError::PartitionAdded { task, table, .. } => Some(format!(
                 "Publish again with {}; if the partition had rows when it was attached, copy the \
@@ -210,8 +233,12 @@ impl StreamError {
                 start_task(task),
                 reload_table(task, table)
             )),
-            StreamError::PartitionDetached { task, table, .. }
-            | StreamError::LeafTruncated { task, table, .. }
+            StreamError::PartitionDetached { task, table, .. } => Some(format!(
+                "Copy the table again with {} and {}.",
+                reload_table(task, table),
+                start_task(task)
+            )),
+            StreamError::LeafTruncated { task, table, .. }
             | StreamError::ValueNotInWal { task, table, .. } => {
                 Some(format!("Copy the table again with {}.", reload_table(task, table)))
             }
@@ -237,6 +264,10 @@ impl From<StreamError> for ErrorReport {
 
 fn start_task(task: &str) -> String {
     format!("SELECT trem.start_task({})", quote_literal(task))
+}
+
+fn start_task_keep(task: &str) -> String {
+    format!("SELECT trem.start_task({}, keep => true)", quote_literal(task))
 }
 
 fn reload_table(task: &str, table: &str) -> String {

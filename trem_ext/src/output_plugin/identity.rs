@@ -7,7 +7,7 @@
 //! | full | primary key, if there is one | the whole old row |
 //! | nothing, or no such index | primary key, to compare only | nothing |
 
-use pgrx::pg_sys;
+use pgrx::{pg_sys, PgList};
 
 use crate::pg;
 
@@ -23,6 +23,11 @@ pub(crate) struct Identity {
     /// Attribute numbers in the table at hand, sorted.
     pub(crate) key: Vec<i16>,
 }
+
+/// What is wrong with old rows, if they cannot be used: the reason why a change carries no key.
+pub(crate) const NO_IDENTITY: &str = "The table has no replica identity.";
+const NO_IDENTITY_YET: &str = "The table had no replica identity then.";
+const OTHER_IDENTITY: &str = "The table had another key then.";
 
 impl Identity {
     /// # Safety
@@ -46,6 +51,63 @@ impl Identity {
         // SAFETY: the index belongs to the relation at hand.
         Identity { old_row: logged, key: unsafe { key_of(index) } }
     }
+}
+
+/// What can be used of old rows from before the publish, where the key was another one than that of
+/// the definition, `key`; or why nothing can.
+///
+/// The WAL must hold the key's old values, and no two rows may have had the same: they would be one
+/// row on the target.
+///
+/// # Safety
+/// As for [`Identity::of`], of which `identity` came.
+pub(crate) unsafe fn usable(
+    relation: pg_sys::Relation,
+    identity: &Identity,
+    key: &[i16],
+) -> Result<OldRow, &'static str> {
+    let holds_key = match identity.old_row {
+        OldRow::None => return Err(NO_IDENTITY_YET),
+        OldRow::Full => true,
+        OldRow::Key => !key.is_empty() && is_within(key, &identity.key),
+    };
+    // SAFETY: as promised by the caller.
+    let addresses = holds_key && (key.is_empty() || unsafe { is_unique(relation, key) });
+    addresses.then_some(identity.old_row).ok_or(OTHER_IDENTITY)
+}
+
+fn is_within(some: &[i16], all: &[i16]) -> bool {
+    some.iter().all(|attnum| all.contains(attnum))
+}
+
+/// No two rows of the relation have the same values in these columns: an index sees to it.
+unsafe fn is_unique(relation: pg_sys::Relation, key: &[i16]) -> bool {
+    // SAFETY: the relation is open; the list holds the OIDs of its indexes.
+    let indexes = unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation)) };
+    let mut indexes = indexes.iter_oid();
+    // SAFETY: the indexes belong to the relation at hand.
+    indexes.any(|index| unsafe { unique_key_of(index) }.is_some_and(|of| is_within(&of, key)))
+}
+
+/// The key of an index that holds for all rows at any time.
+unsafe fn unique_key_of(index: pg_sys::Oid) -> Option<Vec<i16>> {
+    let predicate = pg_sys::Anum_pg_index_indpred as i32;
+    // SAFETY: as for `key_of`; the row of pg_index is there as long as the index is held.
+    let holds = unsafe {
+        let relation = pg_sys::RelationIdGetRelation(index);
+        if relation.is_null() {
+            return None;
+        }
+        let form = &*(*relation).rd_index;
+        let for_all =
+            pg_sys::heap_attisnull((*relation).rd_indextuple, predicate, std::ptr::null_mut());
+        let holds = form.indisunique && form.indimmediate && form.indisvalid && for_all;
+        pg_sys::RelationClose(relation);
+        holds
+    };
+    // SAFETY: as promised by the caller. A column that is computed has the number 0, and is of no
+    // key.
+    holds.then(|| unsafe { key_of(index) })
 }
 
 unsafe fn key_of(index: pg_sys::Oid) -> Vec<i16> {

@@ -8,7 +8,8 @@ use pgrx::pg_sys;
 use trem_wire::definition::DefinedTable;
 
 use super::error::StreamError;
-use super::relation::{attribute_name, Source};
+use super::form::Form;
+use super::relation::Source;
 use super::rules::{Rule, TableRules};
 
 /// A column that the rules read.
@@ -23,9 +24,7 @@ pub(crate) struct Input {
 
 /// A column of the relation that is computed.
 pub(crate) struct Computed {
-    /// Position in the definition's columns, where its rule is.
-    pub(crate) position: usize,
-    /// Position in the relation's columns.
+    /// Position in the relation's columns; its rule is at the same position.
     pub(crate) column: usize,
     /// Position in the deformed row.
     pub(crate) attribute: usize,
@@ -42,6 +41,8 @@ pub(crate) struct Inputs {
     pub(crate) toastable: Vec<usize>,
     /// Those of them that the filter reads.
     pub(crate) filter_watched: Vec<usize>,
+    /// History does not have all that the filter reads, as it was published.
+    pub(crate) filter_lacks: bool,
     /// The filter can be told from the key alone.
     pub(crate) filter_reads_key_only: bool,
     /// Key columns first.
@@ -49,47 +50,36 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// The attributes for all inputs of the rules. A column that history does not have yet is left
-    /// out; whatever reads it is [left out](Inputs::can_compute) too.
+    /// The attributes for all inputs of the rules. A column that is not yet in its form is left
+    /// out; whatever reads it [cannot be computed](Inputs::can_compute).
     pub(crate) fn find(
         source: &Source<'_>,
         rules: &TableRules,
         attributes: &[&pg_sys::FormData_pg_attribute],
     ) -> Result<Inputs, StreamError> {
         let mut inputs = Vec::new();
-        for &slot in &rules.inputs {
-            let attnum = slot as i16 + 1;
-            let Some(attribute) = source.attribute(attributes, attnum) else { continue };
-            let name = source.table().inputs.iter().find(|input| input.attnum == attnum);
-            let name = name.map_or("", |input| &input.name);
-            if attribute.attisdropped {
-                return Err(source.changed(format!("Column \"{name}\" was dropped.")));
-            }
-            if attribute.atttypid != rules.input_type(slot) {
-                return Err(source.changed(format!(
-                    "Column \"{name}\", which a rule reads, is of another type."
-                )));
-            }
-            let now = attribute_name(attribute);
-            if now != name && !source.older && !source.ignores_ddl() {
-                return Err(source.changed(format!(
-                    "Column \"{name}\", which a rule reads, was named \"{now}\" at the change."
-                )));
-            }
+        for read in &rules.inputs {
+            let form = source.form_of_input(attributes, read.slot as i16 + 1, read)?;
+            let Form::Same(attribute) = form else { continue };
             inputs.push(Input {
-                slot,
+                slot: read.slot,
                 attribute: attribute.attnum as usize - 1,
                 toastable: attribute.attlen == -1,
             });
         }
         let toastable = |input: &&Input| input.toastable;
-        Ok(Inputs {
+        let mut inputs = Inputs {
             toastable: inputs.iter().filter(toastable).map(|input| input.attribute).collect(),
             inputs,
             filter_watched: Vec::new(),
+            filter_lacks: false,
             filter_reads_key_only: false,
             computed: Vec::new(),
-        })
+        };
+        if let Some(filter) = &rules.filter {
+            inputs.add_filter(source.table(), filter);
+        }
+        Ok(inputs)
     }
 
     /// Attributes of variable length that are read: for the key columns, or for all.
@@ -111,34 +101,17 @@ impl Inputs {
         self.inputs.iter().filter(read).map(|input| input.attribute).collect()
     }
 
-    /// Adds the filter; `key` are the attribute numbers, in the table, of the key.
-    pub(crate) fn add_filter(
-        &mut self,
-        source: &Source<'_>,
-        table: &DefinedTable,
-        filter: &Rule,
-    ) -> Result<(), StreamError> {
-        if !self.can_compute(filter) {
-            return Err(source.changed("A column that its filter reads is missing.".to_owned()));
-        }
+    fn add_filter(&mut self, table: &DefinedTable, filter: &Rule) {
+        self.filter_lacks = !self.can_compute(filter);
         self.filter_watched = self.watched(filter);
         let is_key = |slot: &usize| {
             table.columns.iter().any(|column| column.key && column.attnum as usize == slot + 1)
         };
         self.filter_reads_key_only = filter.used.iter().all(is_key);
-        Ok(())
     }
 
-    pub(crate) fn add_computed(
-        &mut self,
-        rule: &Rule,
-        position: usize,
-        column: usize,
-        attribute: usize,
-        key: bool,
-    ) {
+    pub(crate) fn add_computed(&mut self, rule: &Rule, column: usize, attribute: usize, key: bool) {
         let computed = Computed {
-            position,
             column,
             attribute,
             key,

@@ -1,7 +1,7 @@
 //! Which relations may look different from now on. The server calls back whenever something that it
 //! knows about a relation may be stale, also in the middle of other work; so it is only noted here.
-//! Casts belong to no relation, and decide what an expression may be given: after a change of one
-//! everything is looked at again.
+//! Casts and the labels of enums belong to no relation. Casts decide what an expression may be given,
+//! labels what a value means: after a change of one everything is looked at again.
 //!
 //! A callback can be registered but never taken back, so there is one per backend, with or without
 //! a stream. What it notes is bounded: beyond a few hundred relations it is "all of them".
@@ -32,10 +32,13 @@ pub(crate) fn register() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Ordering::Relaxed) {
         let casts = pg_sys::SysCacheIdentifier::CASTSOURCETARGET as i32;
+        let labels = pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32;
+        let nothing = pg_sys::Datum::null();
         // SAFETY: the callbacks live as long as the library, which is never unloaded.
         unsafe {
-            pg_sys::CacheRegisterRelcacheCallback(Some(note), pg_sys::Datum::null());
-            pg_sys::CacheRegisterSyscacheCallback(casts, Some(note_all), pg_sys::Datum::null());
+            pg_sys::CacheRegisterRelcacheCallback(Some(note), nothing);
+            pg_sys::CacheRegisterSyscacheCallback(casts, Some(note_all), nothing);
+            pg_sys::CacheRegisterSyscacheCallback(labels, Some(note_all), nothing);
         }
     }
 }

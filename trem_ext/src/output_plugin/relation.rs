@@ -2,8 +2,10 @@
 //! the definition: which attribute feeds which column, by which encoder, and which make up the key.
 //!
 //! A mapping is made before the first change of a relation and again when the server says that the
-//! relation may look different. Making it compares the relation with the definition. What differs
-//! in a way that the stream cannot follow is an error that names the remedy; see [`Mapping::new`].
+//! relation may look different. Making it compares the relation with the definition. The rows that
+//! are sent always have all columns of the definition; one that history does not have in the same
+//! [form](super::form) is unknown in each of them. What the stream cannot follow is an error that
+//! names the remedy; see [`Mapping::new`].
 //!
 //! A column that a rule computes has no attribute of its own; `inputs` says what its expression
 //! reads.
@@ -15,20 +17,23 @@ use pgrx::{pg_sys, spi};
 use trem_wire::definition::{
     Ddl, DefinedColumn, DefinedLeaf, DefinedRowFormat, DefinedTable, Definition,
 };
-use trem_wire::message::{Column, Relation, RowFormat};
+use trem_wire::message::RowFormat;
 
 use super::encode::Encoder;
 use super::error::StreamError;
-use super::identity::{Identity, OldRow};
+use super::form::Form;
+use super::identity::{self, Identity, OldRow};
 use super::inputs::Inputs;
-use super::rules::TableRules;
+use super::rules::{Rule, TableRules};
 use crate::pg;
 
 /// One column of the rows that are sent.
 pub(crate) struct MappedColumn {
-    /// Position in the deformed row: of the attribute, or of the result that a rule puts behind.
+    /// Position in the deformed row: of the attribute, or behind them of the result of a rule, or
+    /// of the NULL that stands for a column that is unknown.
     pub(crate) attribute: usize,
-    pub(crate) encoder: Encoder,
+    /// `None`: the column is unknown.
+    pub(crate) encoder: Option<Encoder>,
     pub(crate) key: bool,
     /// Of variable length, so that a value may be only a pointer to TOAST on disk.
     pub(crate) toastable: bool,
@@ -40,21 +45,26 @@ pub(crate) struct Mapping {
     /// The OID that the stream has for the table: of the root, for a leaf.
     pub(crate) oid: u32,
     pub(crate) attribute_count: usize,
-    /// Attributes, and results of rules behind them.
+    /// Attributes, and what lies behind them.
     pub(crate) value_count: usize,
+    /// Those of the definition, in its order.
     pub(crate) columns: Vec<MappedColumn>,
+    /// Some column is unknown in every row.
+    pub(crate) lacks_columns: bool,
     /// Number of key columns; 0: rows are found by all columns.
     pub(crate) key_count: usize,
     pub(crate) toastable: bool,
     pub(crate) old_row: OldRow,
+    /// Why there are no old rows, where there are none.
+    pub(crate) no_old_row: &'static str,
     /// The definition has a key and the table has none any more.
     pub(crate) key_lost: bool,
+    /// Why no row can be sent: what addresses it is unknown, and so nobody could read it again.
+    pub(crate) unaddressable: Option<String>,
+    /// The changes committed before the definition was published.
+    pub(crate) older: bool,
     /// What the table's rules read and write, if it has any.
     pub(crate) inputs: Option<Inputs>,
-    /// Positions in the definition's columns of those that are there.
-    present: Vec<usize>,
-    /// Of the description: tells whether the stream's last one for the table is this one.
-    pub(crate) fingerprint: u64,
     /// Holds what the encoders need from the server.
     memory: pg_sys::MemoryContext,
 }
@@ -90,29 +100,33 @@ impl Source<'_> {
         self.leaf.map_or(0, |leaf| leaf.attribute_count)
     }
 
-    fn computes(&self, position: usize) -> bool {
-        self.rules.is_some_and(|rules| rules.columns[position].is_some())
+    fn rule(&self, column: usize) -> Option<&Rule> {
+        self.rules.and_then(|rules| rules.columns[column].as_ref())
     }
 
     pub(crate) fn ignores_ddl(&self) -> bool {
         self.definition.options.ddl == Ddl::Ignore
     }
 
+    /// What history has is later than the definition.
     pub(crate) fn changed(&self, change: String) -> StreamError {
         StreamError::TableChanged {
             task: self.definition.task.clone(),
             table: table_name(self.table()),
             change,
+            older: false,
         }
     }
 }
 
-/// A column of the definition, and the attribute that it stands for: for one that is computed only
-/// if it is a key column, to compare keys.
+/// A column of the definition, and how history has what it is made of.
 struct Pair<'a> {
-    position: usize,
     column: &'a DefinedColumn,
+    /// The attribute of the same number. Of a column that is computed only if it is a key column,
+    /// to compare keys.
     attribute: Option<&'a pg_sys::FormData_pg_attribute>,
+    /// Why the column is unknown, if it is.
+    unknown: Option<String>,
 }
 
 impl Pair<'_> {
@@ -124,9 +138,8 @@ impl Pair<'_> {
 impl Mapping {
     /// Compares the relation with the definition and maps what they have in common.
     ///
-    /// A column of the definition that the relation does not have yet is left out. An attribute
-    /// dropped or of another type, another key, and unless the task ignores them a rename and a
-    /// column that came after the publish, are errors.
+    /// An attribute dropped, or of another form after the publish, another key, and unless the task
+    /// ignores them a rename and a column that came after the publish, are errors.
     ///
     /// # Safety
     /// `relation` is open in a change callback; `parent` outlives the mapping.
@@ -144,22 +157,10 @@ impl Mapping {
             Some(rules) => Some(Inputs::find(source, rules, &attributes)?),
             None => None,
         };
-        if let (Some(inputs), Some(rules)) = (&mut inputs, source.rules) {
-            if let Some(filter) = &rules.filter {
-                inputs.add_filter(source, source.table(), filter)?;
-            }
-        }
         let pairs = pair_up(source, &attributes, inputs.as_ref())?;
         refuse_new_columns(source, &attributes, &pairs)?;
         // SAFETY: the relation is open in a change callback.
-        let identity = unsafe { Identity::of(relation) };
-        // SAFETY: an open relation has its pg_class row.
-        let is_root =
-            unsafe { (*(*relation).rd_rel).relkind } as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
-        let (old_row, key_lost) = match is_root {
-            true => (OldRow::None, false),
-            false => compare_key(source, &pairs, &identity)?,
-        };
+        let old_rows = unsafe { old_rows(source, relation, &pairs)? };
 
         // SAFETY: the parent is a live context.
         let memory = unsafe { pg::child_context(parent, c"trem relation") };
@@ -172,52 +173,23 @@ impl Mapping {
         if let Some(inputs) = &mut inputs {
             inputs.computed.sort_by_key(|computed| !computed.key);
         }
-        let mut mapping = Mapping {
+        Ok(Mapping {
             table: source.table,
             oid: source.table().oid,
             attribute_count: attributes.len(),
             value_count,
             key_count: columns.iter().filter(|column| column.key).count(),
             toastable: columns.iter().any(|column| column.toastable),
+            lacks_columns: pairs.iter().any(|pair| pair.unknown.is_some()),
             columns,
-            old_row,
-            key_lost,
+            old_row: old_rows.there,
+            no_old_row: old_rows.reason,
+            key_lost: old_rows.key_lost,
+            unaddressable: unaddressable(source, &pairs, inputs.as_ref()),
+            older: source.older,
             inputs,
-            present: pairs.iter().map(|pair| pair.position).collect(),
-            fingerprint: 0,
             memory,
-        };
-        mapping.fingerprint = mapping.describe(source.table()).fingerprint();
-        Ok(mapping)
-    }
-
-    /// The description that goes before the table's rows.
-    pub(crate) fn describe(&self, table: &DefinedTable) -> Relation {
-        let columns = self.present.iter().map(|&position| {
-            let column = &table.columns[position];
-            Column {
-                attnum: column.attnum,
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                type_name: column.type_name.clone(),
-                key: column.key,
-            }
-        });
-        Relation {
-            oid: table.oid,
-            source_schema: table.source_schema.clone(),
-            source_name: table.source_name.clone(),
-            target_schema: table.target_schema.clone(),
-            target_name: table.target_name.clone(),
-            format: row_format(table),
-            filtered: table.filter.is_some(),
-            columns: columns.collect(),
-        }
-    }
-
-    /// The name, on the source, of a column that is sent.
-    pub(crate) fn column_name<'a>(&self, table: &'a DefinedTable, column: usize) -> &'a str {
-        &table.columns[self.present[column]].source_name
+        })
     }
 
     /// Gives back what the encoders took from the server.
@@ -254,25 +226,26 @@ fn map_column(
 ) -> MappedColumn {
     let format = row_format(source.table());
     let key = pair.column.key;
-    let rule = source.rules.and_then(|rules| rules.columns[pair.position].as_ref());
-    match (rule, inputs, pair.attribute) {
-        (None, _, Some(attribute)) => MappedColumn {
+    let rule = source.rule(column);
+    if let (None, None, Some(attribute)) = (&pair.unknown, rule, pair.attribute) {
+        return MappedColumn {
             attribute: attribute.attnum as usize - 1,
-            encoder: Encoder::new(attribute.atttypid, format, memory),
+            encoder: Some(Encoder::new(attribute.atttypid, format, memory)),
             key,
             toastable: attribute.attlen == -1,
-        },
-        (rule, inputs, _) => {
-            let attribute = *value_count;
-            *value_count += 1;
-            if let (Some(rule), Some(inputs)) = (rule, inputs) {
-                inputs.add_computed(rule, pair.position, column, attribute, key);
-            }
-            let type_oid = pg_sys::Oid::from(pair.column.type_oid);
-            let encoder = Encoder::new(type_oid, format, memory);
-            MappedColumn { attribute, encoder, key, toastable: false }
-        }
+        };
     }
+    let attribute = *value_count;
+    *value_count += 1;
+    if pair.unknown.is_some() {
+        return MappedColumn { attribute, encoder: None, key, toastable: false };
+    }
+    if let (Some(rule), Some(inputs)) = (rule, inputs) {
+        inputs.add_computed(rule, column, attribute, key);
+    }
+    let type_oid = pg_sys::Oid::from(pair.column.type_oid);
+    let encoder = Some(Encoder::new(type_oid, format, memory));
+    MappedColumn { attribute, encoder, key, toastable: false }
 }
 
 fn pair_up<'a>(
@@ -282,44 +255,28 @@ fn pair_up<'a>(
 ) -> Result<Vec<Pair<'a>>, StreamError> {
     let mut pairs = Vec::new();
     for (position, column) in source.table().columns.iter().enumerate() {
-        let rule = source.rules.and_then(|rules| rules.columns[position].as_ref());
-        if rule.is_some() && !column.key {
-            if rule.zip(inputs).is_some_and(|(rule, inputs)| inputs.can_compute(rule)) {
-                pairs.push(Pair { position, column, attribute: None });
+        let (attribute, unknown) = match source.rule(position) {
+            Some(rule) => {
+                let attribute = source.attribute(attributes, column.attnum);
+                let unknown = match source.form_of_result(column)? {
+                    None if !inputs.is_some_and(|inputs| inputs.can_compute(rule)) => {
+                        Some(format!(
+                            "Column \"{}\" is computed from what is not there yet.",
+                            column.name
+                        ))
+                    }
+                    unknown => unknown,
+                };
+                (attribute.filter(|_| column.key), unknown)
             }
-            continue;
-        }
-        if let Some(attribute) = source.attribute(attributes, column.attnum) {
-            if !source.computes(position) {
-                compare_column(source, column, attribute)?;
-            }
-            pairs.push(Pair { position, column, attribute: Some(attribute) });
-        }
+            None => match source.form_of_column(attributes, column)? {
+                Form::Same(attribute) => (Some(attribute), None),
+                Form::Unknown(reason) => (None, Some(reason)),
+            },
+        };
+        pairs.push(Pair { column, attribute, unknown });
     }
     Ok(pairs)
-}
-
-fn compare_column(
-    source: &Source<'_>,
-    column: &DefinedColumn,
-    attribute: &pg_sys::FormData_pg_attribute,
-) -> Result<(), StreamError> {
-    let name = &column.source_name;
-    if attribute.attisdropped {
-        return Err(source.changed(format!("Column \"{name}\" was dropped.")));
-    }
-    // A length or precision that was changed before the publish does not change the bytes.
-    let modifier_differs = attribute.atttypmod != column.type_modifier && !source.older;
-    if attribute.atttypid.to_u32() != column.type_oid || modifier_differs {
-        return Err(
-            source.changed(format!("Column \"{name}\" is no longer of type {}.", column.type_name))
-        );
-    }
-    let now = attribute_name(attribute);
-    if now != *name && !source.older && !source.ignores_ddl() {
-        return Err(source.changed(format!("Column \"{name}\" was renamed to \"{now}\".")));
-    }
-    Ok(())
 }
 
 fn refuse_new_columns(
@@ -343,35 +300,73 @@ fn refuse_new_columns(
     }
 }
 
+/// Why rows cannot be addressed: a part of the key is unknown, or, where rows are found by all
+/// columns, any part.
+fn unaddressable(
+    source: &Source<'_>,
+    pairs: &[Pair<'_>],
+    inputs: Option<&Inputs>,
+) -> Option<String> {
+    let keyless = !pairs.iter().any(|pair| pair.column.key);
+    let mut needed = pairs.iter().filter(|pair| keyless || pair.column.key);
+    let unknown = needed.find_map(|pair| pair.unknown.clone());
+    let lacks = keyless && inputs.is_some_and(|inputs| inputs.filter_lacks);
+    unknown.or_else(|| {
+        lacks.then(|| {
+            let table = table_name(source.table());
+            format!("The filter of {table} reads a column that is not there yet.")
+        })
+    })
+}
+
+/// What there is of old rows.
+struct OldRows {
+    there: OldRow,
+    /// Why there are none.
+    reason: &'static str,
+    key_lost: bool,
+}
+
 /// Compares the keys. Gives what may be used of old rows, and whether the table has no key any
 /// more: then an insert fails as well, because the target's key would no longer hold.
 ///
 /// From before the publish another key is no error by itself: only what needs the key fails.
-fn compare_key(
+///
+/// # Safety
+/// The relation is open in a change callback.
+unsafe fn old_rows(
     source: &Source<'_>,
+    relation: pg_sys::Relation,
     pairs: &[Pair<'_>],
-    identity: &Identity,
-) -> Result<(OldRow, bool), StreamError> {
-    let mut defined: Vec<i16> =
-        pairs.iter().filter(|pair| pair.column.key).filter_map(Pair::attnum).collect();
+) -> Result<OldRows, StreamError> {
+    let there = |there| OldRows { there, reason: identity::NO_IDENTITY, key_lost: false };
+    // SAFETY: an open relation has its pg_class row. The root of a partitioned table has no rows.
+    if unsafe { (*(*relation).rd_rel).relkind } as u8 == pg_sys::RELKIND_PARTITIONED_TABLE {
+        return Ok(there(OldRow::None));
+    }
+    let key = || pairs.iter().filter(|pair| pair.column.key);
+    let mut defined: Vec<i16> = key().filter_map(Pair::attnum).collect();
     defined.sort_unstable();
+    // SAFETY: the relation is open in a change callback.
+    let identity = unsafe { Identity::of(relation) };
     let logged = identity.old_row;
-    if defined == identity.key || defined.is_empty() && logged == OldRow::None {
-        return Ok((logged, false));
+    // A part of the key that is unknown is an error of its own.
+    let incomplete = key().any(|pair| pair.unknown.is_some());
+    if incomplete || defined == identity.key || defined.is_empty() && logged == OldRow::None {
+        return Ok(there(logged));
     }
     if source.older {
-        return Ok((if logged == OldRow::Full { logged } else { OldRow::None }, false));
+        // SAFETY: as above.
+        let usable = unsafe { identity::usable(relation, &identity, &defined) };
+        return Ok(match usable {
+            Ok(usable) => there(usable),
+            Err(reason) => OldRows { there: OldRow::None, reason, key_lost: false },
+        });
     }
     if identity.key.is_empty() && logged == OldRow::None {
-        return Ok((logged, true));
+        return Ok(OldRows { key_lost: true, ..there(logged) });
     }
-    let names: Vec<_> = source
-        .table()
-        .columns
-        .iter()
-        .filter(|column| column.key)
-        .map(|column| format!("\"{}\"", column.source_name))
-        .collect();
+    let names: Vec<_> = key().map(|pair| format!("\"{}\"", pair.column.source_name)).collect();
     Err(source.changed(if names.is_empty() {
         "It had no key, and has one now.".to_owned()
     } else {

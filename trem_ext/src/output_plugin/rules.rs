@@ -8,9 +8,11 @@
 //! becomes one at the first change of its table, so that a stream of other tables goes on.
 
 use std::collections::BTreeSet;
+use std::ffi::c_void;
 
-use pgrx::pg_sys;
-use trem_wire::definition::{DefinedExpression, DefinedTable, Definition};
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::{pg_guard, PgList};
+use trem_wire::definition::{DefinedExpression, DefinedParts, DefinedTable, Definition};
 
 use super::error::StreamError;
 use crate::pg::expression::{self, Compiled, Fault, Junction, Names};
@@ -35,6 +37,16 @@ pub(crate) enum Condition {
     },
 }
 
+/// A column that rules read, as they were compiled for it.
+pub(crate) struct Read {
+    /// Position in the slot.
+    pub(crate) slot: usize,
+    pub(crate) type_oid: pg_sys::Oid,
+    pub(crate) type_modifier: i32,
+    pub(crate) type_name: String,
+    pub(crate) collation: pg_sys::Oid,
+}
+
 /// What a table's rows go through.
 pub(crate) struct TableRules {
     pub(crate) filter: Option<Rule>,
@@ -42,12 +54,10 @@ pub(crate) struct TableRules {
     pub(crate) condition: Option<Condition>,
     /// For each column of the definition: what computes it, unless it is passed through.
     pub(crate) columns: Vec<Option<Rule>>,
-    /// Positions in the slot of all columns that are read.
-    pub(crate) inputs: Vec<usize>,
+    /// All columns that are read.
+    pub(crate) inputs: Vec<Read>,
     /// By rule: enums that must not be given a cast to json.
     json_enums: Vec<(i64, pg_sys::Oid)>,
-    /// The table's shape under which the expressions were compiled.
-    pub(crate) descriptor: pg_sys::TupleDesc,
     pub(crate) slot: *mut pg_sys::TupleTableSlot,
     pub(crate) context: *mut pg_sys::ExprContext,
 }
@@ -108,6 +118,26 @@ impl Rules {
 }
 
 impl TableRules {
+    /// The expressions were compiled for a column as it is now, not as it was published: they would
+    /// take rows of history for what they are not.
+    fn find_retyped(&self, table: &DefinedTable) -> Option<Broken> {
+        let rules = || self.filter.iter().chain(self.columns.iter().flatten());
+        self.inputs.iter().find_map(|read| {
+            let published = table.inputs.iter().find(|input| {
+                input.attnum as usize == read.slot + 1
+                    && input.type_oid != 0
+                    && (input.type_oid, input.type_modifier)
+                        != (read.type_oid.to_u32(), read.type_modifier)
+            })?;
+            let rule = rules().find(|rule| rule.used.contains(&read.slot))?;
+            let reason = format!(
+                "Column \"{}\" is of type {} now, and was of another when the task was published.",
+                published.name, read.type_name
+            );
+            Some(Broken { rule_id: rule.rule_id, reason })
+        })
+    }
+
     fn given_a_cast(&self) -> Option<Broken> {
         let mut enums = self.json_enums.iter();
         let &(rule_id, found) = enums.find(|(_, found)| expression::has_cast_to_json(*found))?;
@@ -166,11 +196,22 @@ fn compile_table(
         }
         columns.push(Some((rule_id, compiled)));
     }
+    for shape in &table.shapes {
+        if matches!(shape.parts, DefinedParts::Enum(_)) {
+            // SAFETY: in a transaction.
+            unsafe { pg::remember_order(shape.type_oid) };
+        }
+    }
     // As the table's owner: an expression is made ready with the rights of the current user.
     let owner = filter.iter().chain(columns.iter().flatten()).map(|(_, compiled)| compiled.owner);
     let owner = owner.last().unwrap_or_else(pg::caller);
     // SAFETY: in the transaction in which the expressions were compiled.
-    Ok(pg::as_role(owner, || unsafe { instantiate(relation, filter, columns, memory, scratch) }))
+    let rules =
+        pg::as_role(owner, || unsafe { instantiate(relation, filter, columns, memory, scratch) });
+    match rules.find_retyped(table) {
+        None => Ok(rules),
+        Some(broken) => Err(broken),
+    }
 }
 
 /// Faults as one text.
@@ -224,9 +265,8 @@ unsafe fn instantiate(
             filter,
             condition,
             columns,
-            inputs: inputs.into_iter().collect(),
+            inputs: inputs.into_iter().map(|at| read(slot, at)).collect(),
             json_enums,
-            descriptor: (*slot).tts_tupleDescriptor,
             slot,
             context,
         }
@@ -255,8 +295,39 @@ unsafe fn condition(node: *mut pg_sys::Expr) -> Condition {
 unsafe fn state(node: *mut pg_sys::Expr) -> *mut pg_sys::ExprState {
     // SAFETY: the copy is ours.
     unsafe {
-        let node = pg_sys::copyObjectImpl(node.cast()).cast();
+        let node: *mut pg_sys::Expr = pg_sys::copyObjectImpl(node.cast()).cast();
+        labels_behind_columns(node.cast(), std::ptr::null_mut());
         pg_sys::ExecInitExpr(node, std::ptr::null_mut())
+    }
+}
+
+/// Turns `'label' < column` into `column > 'label'`. The server finds out which enum it compares by
+/// looking for the first label, and one that an expression names may be later than the row.
+///
+/// # Safety
+/// `node` is a planned expression of our own.
+#[pg_guard]
+unsafe extern "C-unwind" fn labels_behind_columns(
+    node: *mut pg_sys::Node,
+    context: *mut c_void,
+) -> bool {
+    const COMPARISONS: [u32; 4] =
+        [pg_sys::F_ENUM_LT, pg_sys::F_ENUM_GT, pg_sys::F_ENUM_LE, pg_sys::F_ENUM_GE];
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: nodes are told by their tags; an operator of two arguments has two.
+    unsafe {
+        if (*node).type_ == NodeTag::T_OpExpr {
+            let operator = node.cast::<pg_sys::OpExpr>();
+            let first = PgList::<pg_sys::Node>::from_pg((*operator).args).head();
+            let is_label = first.is_some_and(|first| (*first).type_ == NodeTag::T_Const);
+            if is_label && COMPARISONS.contains(&(*operator).opfuncid.to_u32()) {
+                pg_sys::CommuteOpExpr(operator);
+                pg_sys::set_opfuncid(operator);
+            }
+        }
+        pg_sys::expression_tree_walker(node, Some(labels_behind_columns), context)
     }
 }
 
@@ -264,10 +335,17 @@ fn positions(attnums: &[i16]) -> Vec<usize> {
     attnums.iter().map(|&attnum| attnum as usize - 1).collect()
 }
 
-impl TableRules {
-    /// The type of a column that is read, as the expressions know it.
-    pub(crate) fn input_type(&self, position: usize) -> pg_sys::Oid {
-        // SAFETY: positions of inputs are those of attributes of the descriptor.
-        unsafe { pg::attribute(self.descriptor, position).atttypid }
+/// # Safety
+/// `position` is that of an attribute of the slot's descriptor; in a transaction.
+unsafe fn read(slot: *mut pg_sys::TupleTableSlot, position: usize) -> Read {
+    // SAFETY: as promised by the caller.
+    let attribute = unsafe { pg::attribute((*slot).tts_tupleDescriptor, position) };
+    let (type_oid, type_modifier) = (attribute.atttypid, attribute.atttypmod);
+    Read {
+        slot: position,
+        type_oid,
+        type_modifier,
+        type_name: pg::type_name_with_modifier(type_oid.to_u32(), type_modifier),
+        collation: attribute.attcollation,
     }
 }

@@ -5,6 +5,10 @@
 //! row is there and has the value (FULL, or a key column) it is taken from there, because it is the
 //! same; else the column is announced as unchanged and its field is NULL.
 //!
+//! A column that history does not have in the form of the definition (see [`form`](super::form)) is
+//! unknown in each of its rows. An insert with such a column is sent as an update, because only an
+//! update can say that the applier has to read the row again.
+//!
 //! A table with rules takes the way of `ruled` instead; the others pay nothing for there being one.
 
 mod ruled;
@@ -30,8 +34,10 @@ struct Deformed {
 }
 
 impl Deformed {
+    /// Columns that history does not have are NULL, results of rules are until they are put there.
+    ///
     /// # Safety
-    /// `tuple` is a row with this descriptor, of `attribute_count` attributes.
+    /// `row` is a row with this descriptor, of `attribute_count` attributes.
     #[inline]
     unsafe fn fill(&mut self, row: pg_sys::HeapTuple, relation: &Target<'_>) {
         let count = relation.mapping.value_count;
@@ -48,6 +54,7 @@ impl Deformed {
                 self.nulls.as_mut_ptr(),
             );
         }
+        self.nulls[relation.mapping.attribute_count..count].fill(true);
     }
 
     fn get(&self, attribute: usize) -> Option<Datum> {
@@ -70,6 +77,7 @@ impl Target<'_> {
             task: self.definition.task.clone(),
             table: table_name(&self.definition.tables[self.mapping.table]),
             reason,
+            older: self.mapping.older,
         }
     }
 
@@ -78,20 +86,29 @@ impl Target<'_> {
         StreamError::ValueNotInWal {
             task: self.definition.task.clone(),
             table: table_name(table),
-            column: self.mapping.column_name(table, column).to_owned(),
+            column: table.columns[column].source_name.clone(),
         }
     }
 
-    fn key_lost(&self) -> StreamError {
+    fn changed(&self, change: String) -> StreamError {
         StreamError::TableChanged {
             task: self.definition.task.clone(),
             table: table_name(&self.definition.tables[self.mapping.table]),
-            change: "It has no key any more.".to_owned(),
+            change,
+            older: self.mapping.older,
+        }
+    }
+
+    /// Rows can be addressed, if nothing else is wrong.
+    #[inline]
+    fn check_address(&self) -> Result<(), StreamError> {
+        match &self.mapping.unaddressable {
+            None => Ok(()),
+            Some(change) => Err(self.changed(change.clone())),
         }
     }
 }
 
-const NO_IDENTITY: &str = "The table has no replica identity.";
 const NO_OLD_KEY: &str = "The old key was not logged.";
 
 /// Buffers that are used for one row after the other.
@@ -101,7 +118,8 @@ pub(crate) struct Rows {
     old: Deformed,
     /// For each column of the relation: not in the WAL.
     unchanged: Vec<bool>,
-    /// For each column of the relation: computed from what is not in the WAL.
+    /// For each column of the relation: history does not have it in its form, or it is computed
+    /// from what is not in the WAL.
     unknown: Vec<bool>,
     /// For each attribute: not in the WAL. Kept for what rules read only.
     missing: Vec<bool>,
@@ -185,8 +203,9 @@ impl Rows {
         target: &mut Target<'_>,
         new: pg_sys::HeapTuple,
     ) -> Result<(), StreamError> {
+        target.check_address()?;
         if target.mapping.key_lost {
-            return Err(target.key_lost());
+            return Err(target.changed("It has no key any more.".to_owned()));
         }
         // SAFETY: as promised by the caller.
         unsafe {
@@ -202,8 +221,13 @@ impl Rows {
             // SAFETY: the new row was taken apart.
             return unsafe { self.insert_ruled(out, target, rules) };
         }
+        if target.mapping.lacks_columns {
+            self.reset_notes(target);
+            // SAFETY: the values are those of the mapping's attributes, and none is on disk.
+            return unsafe { self.send_update(out, target, false) };
+        }
         let out = out.row(Operation::Insert, target.mapping);
-        // SAFETY: the values are those of the mapping's attributes, and none is on disk.
+        // SAFETY: as above.
         unsafe { encode_row(target.mapping, &self.new, out) };
         Ok(())
     }
@@ -217,8 +241,9 @@ impl Rows {
         new: pg_sys::HeapTuple,
         old: pg_sys::HeapTuple,
     ) -> Result<(), StreamError> {
+        target.check_address()?;
         match target.mapping.old_row {
-            OldRow::None => return Err(target.key_not_in_wal(NO_IDENTITY)),
+            OldRow::None => return Err(target.key_not_in_wal(target.mapping.no_old_row)),
             OldRow::Full if old.is_null() => return Err(target.key_not_in_wal(NO_OLD_KEY)),
             OldRow::Full | OldRow::Key => {}
         }
@@ -233,19 +258,10 @@ impl Rows {
             // SAFETY: the rows were taken apart.
             return unsafe { self.update_ruled(out, target, rules, !old.is_null()) };
         }
-        let any_unchanged = self.find_unchanged(target, !old.is_null())?;
+        self.reset_notes(target);
+        self.find_unchanged(target, !old.is_null())?;
         // SAFETY: what is on disk was replaced or set to NULL.
-        let send_old = !old.is_null() && unsafe { self.old_is_needed(target)? };
-
-        let out = out.row(Operation::Update, target.mapping);
-        let old_row = send_old.then_some(|out: &mut Vec<u8>| append(out, &self.old_key));
-        codec::encode_update_row(out, any_unchanged, false, old_row);
-        // SAFETY: as above.
-        unsafe { encode_row(target.mapping, &self.new, out) };
-        if any_unchanged {
-            codec::encode_column_set(out, self.unchanged.len(), |at| self.unchanged[at]);
-        }
-        Ok(())
+        unsafe { self.send_update(out, target, !old.is_null()) }
     }
 
     /// # Safety
@@ -256,8 +272,9 @@ impl Rows {
         target: &mut Target<'_>,
         old: pg_sys::HeapTuple,
     ) -> Result<(), StreamError> {
+        target.check_address()?;
         if target.mapping.old_row == OldRow::None {
-            return Err(target.key_not_in_wal(NO_IDENTITY));
+            return Err(target.key_not_in_wal(target.mapping.no_old_row));
         }
         if old.is_null() {
             return Err(target.key_not_in_wal(NO_OLD_KEY));
@@ -277,14 +294,21 @@ impl Rows {
         Ok(())
     }
 
+    fn reset_notes(&mut self, target: &Target<'_>) {
+        let columns = &target.mapping.columns;
+        self.unchanged.clear();
+        self.unchanged.resize(columns.len(), false);
+        self.unknown.clear();
+        self.unknown.extend(columns.iter().map(|column| column.encoder.is_none()));
+        self.missing.clear();
+        self.missing.resize(target.mapping.attribute_count, false);
+    }
+
     /// Notes which columns of the new row are not in the WAL, after taking from the old row what it
     /// has. Such values are set to NULL, so that nobody follows them.
-    fn find_unchanged(&mut self, target: &Target<'_>, has_old: bool) -> Result<bool, StreamError> {
-        let mut any = false;
-        self.unchanged.clear();
-        self.unchanged.resize(target.mapping.columns.len(), false);
+    fn find_unchanged(&mut self, target: &Target<'_>, has_old: bool) -> Result<(), StreamError> {
         if !target.mapping.toastable {
-            return Ok(false);
+            return Ok(());
         }
         for (at, column) in target.mapping.columns.iter().enumerate() {
             let attribute = column.attribute;
@@ -299,11 +323,34 @@ impl Rows {
                 None => {
                     self.new.nulls[attribute] = true;
                     self.unchanged[at] = true;
-                    any = true;
                 }
             }
         }
-        Ok(any)
+        Ok(())
+    }
+
+    /// An update; what was noted as unchanged or unknown is NULL in the new row.
+    unsafe fn send_update(
+        &mut self,
+        out: &mut Emitter<'_>,
+        target: &mut Target<'_>,
+        has_old: bool,
+    ) -> Result<(), StreamError> {
+        // SAFETY: what is on disk was replaced or set to NULL; keys were computed.
+        let send_old = has_old && unsafe { self.old_is_needed(target)? };
+        let any_unchanged = self.unchanged.contains(&true);
+        let any_unknown = self.unknown.contains(&true);
+        let out = out.row(Operation::Update, target.mapping);
+        let old_row = send_old.then_some(|out: &mut Vec<u8>| append(out, &self.old_key));
+        codec::encode_update_row(out, any_unchanged, any_unknown, old_row);
+        // SAFETY: as above.
+        unsafe { encode_row(target.mapping, &self.new, out) };
+        for (any, noted) in [(any_unchanged, &self.unchanged), (any_unknown, &self.unknown)] {
+            if any {
+                codec::encode_column_set(out, noted.len(), |at| noted[at]);
+            }
+        }
+        Ok(())
     }
 
     /// Encodes the old key and tells whether it differs from the new one; without a key the whole
@@ -353,11 +400,12 @@ fn find_on_disk(mapping: &Mapping, row: &Deformed) -> Option<usize> {
 unsafe fn encode_row(mapping: &mut Mapping, row: &Deformed, out: &mut Vec<u8>) {
     out.extend_from_slice(&(mapping.columns.len() as u16).to_be_bytes());
     for column in &mut mapping.columns {
-        if row.nulls[column.attribute] {
-            encode::null(out);
-        } else {
+        match &mut column.encoder {
             // SAFETY: the caller vouches for the values.
-            unsafe { column.encoder.encode(row.values[column.attribute], out) };
+            Some(encoder) if !row.nulls[column.attribute] => unsafe {
+                encoder.encode(row.values[column.attribute], out);
+            },
+            _ => encode::null(out),
         }
     }
 }
@@ -370,10 +418,10 @@ unsafe fn encode_address(mapping: &mut Mapping, row: &Deformed, out: &mut Vec<u8
     }
     out.extend_from_slice(&(mapping.key_count as u16).to_be_bytes());
     for column in mapping.columns.iter_mut().filter(|column| column.key) {
-        match row.get(column.attribute) {
-            None => encode::null(out),
+        match (row.get(column.attribute), &mut column.encoder) {
             // SAFETY: the caller vouches for the values.
-            Some(value) => unsafe { column.encoder.encode(value, out) },
+            (Some(value), Some(encoder)) => unsafe { encoder.encode(value, out) },
+            _ => encode::null(out),
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! # What a change becomes
 //! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it needs a
-//! value that is not in the WAL). With replica identity FULL it is asked about the old row too.
+//! value that is not in the WAL, or that history does not have yet in its form). With replica identity FULL it is asked about the old row too.
 //!
 //! | change | new row | becomes |
 //! |---|---|---|
 //! | insert | in / out | insert / nothing |
+//! | | unknown | update of which all but the key is unknown |
 //! | update | in | update |
 //! | | out | delete by the old key; nothing if the old row was out |
 //! | | unknown | update of which all but the key is unknown: the applier reads the row again |
@@ -28,7 +29,7 @@
 
 use bytes::Bytes;
 use pgrx::pg_sys::Datum;
-use trem_wire::codec::{self, Operation};
+use trem_wire::codec::Operation;
 use trem_wire::message::ErrorRow;
 
 use super::super::inputs::Inputs;
@@ -97,7 +98,8 @@ impl Run<'_> {
     /// Asks the filter about the row that was loaded.
     unsafe fn filter(&mut self) -> Result<Verdict, Failure> {
         let Some(filter) = &self.rules.filter else { return Ok(Verdict::In) };
-        if self.inputs.filter_watched.iter().any(|&attribute| self.missing[attribute]) {
+        let mut watched = self.inputs.filter_watched.iter();
+        if self.inputs.filter_lacks || watched.any(|&attribute| self.missing[attribute]) {
             let condition = self.rules.condition.as_ref();
             // SAFETY: as for `evaluate`.
             return Ok(condition.map_or(Verdict::Unknown, |of| unsafe { self.judge(of) }));
@@ -125,9 +127,11 @@ impl Run<'_> {
                 joined
             }
             Condition::One { state, used } => {
-                let inputs = &self.inputs.inputs;
-                let mut read = inputs.iter().filter(|input| used.contains(&input.slot));
-                if read.any(|input| self.missing[input.attribute]) {
+                let is_there = |slot: &usize| {
+                    let input = self.inputs.inputs.iter().find(|input| input.slot == *slot);
+                    input.is_some_and(|input| !self.missing[input.attribute])
+                };
+                if !used.iter().all(is_there) {
                     return Verdict::Unknown;
                 }
                 // SAFETY: state and context were made together; the row was loaded.
@@ -142,7 +146,7 @@ impl Run<'_> {
     /// Computes the key columns of the row that was loaded.
     unsafe fn keys(&mut self, row: &mut Deformed) -> Result<(), Failure> {
         for computed in self.inputs.computed.iter().take_while(|computed| computed.key) {
-            let Some(rule) = &self.rules.columns[computed.position] else { continue };
+            let Some(rule) = &self.rules.columns[computed.column] else { continue };
             // SAFETY: as for `evaluate`.
             let Some(value) = (unsafe { self.evaluate(rule)? }) else {
                 let failed = Failed { sqlstate: NOT_NULL_VIOLATION };
@@ -162,7 +166,7 @@ impl Run<'_> {
         unknown: &mut [bool],
     ) -> Result<(), Failure> {
         for computed in self.inputs.computed.iter().skip_while(|computed| computed.key) {
-            let Some(rule) = &self.rules.columns[computed.position] else { continue };
+            let Some(rule) = &self.rules.columns[computed.column] else { continue };
             if computed.watched.iter().any(|&attribute| self.missing[attribute]) {
                 let noted = if computed.of_one_column { &mut *unchanged } else { &mut *unknown };
                 noted[computed.column] = true;
@@ -227,22 +231,32 @@ impl Rows {
         }
         let mut run = run!(self, target, rules);
         // SAFETY: as promised by the caller.
-        let computed = unsafe {
+        let (verdict, computed) = unsafe {
             run.load(&self.new);
-            match run.filter() {
+            let verdict = run.filter();
+            let computed = match verdict {
                 Ok(Verdict::Out) => return Ok(()),
-                Ok(Verdict::In | Verdict::Unknown) => {
+                Ok(Verdict::Unknown) => run.keys(&mut self.new),
+                Ok(Verdict::In) => {
                     let noted = (&mut self.unchanged, &mut self.unknown);
                     run.keys(&mut self.new)
                         .and_then(|()| run.others(&mut self.new, noted.0, noted.1))
                 }
                 Err(failure) => Err(failure),
-            }
+            };
+            (verdict.unwrap_or(Verdict::In), computed)
         };
         match computed {
+            Ok(()) if verdict == Verdict::Unknown || target.mapping.lacks_columns => {
+                if verdict == Verdict::Unknown {
+                    self.forget_all_but_key(target);
+                }
+                // SAFETY: values are those of the mapping's attributes, or were just computed.
+                unsafe { self.send_update(out, target, false) }
+            }
             Ok(()) => {
                 let out = out.row(Operation::Insert, target.mapping);
-                // SAFETY: values are those of the mapping's attributes, or were just computed.
+                // SAFETY: as above.
                 unsafe { encode_row(target.mapping, &self.new, out) };
                 Ok(())
             }
@@ -402,29 +416,6 @@ impl Rows {
         }
     }
 
-    unsafe fn send_update(
-        &mut self,
-        out: &mut Emitter<'_>,
-        target: &mut Target<'_>,
-        has_old: bool,
-    ) -> Result<(), StreamError> {
-        // SAFETY: what is on disk was replaced or set to NULL; keys were computed.
-        let send_old = has_old && unsafe { self.old_is_needed(target)? };
-        let any_unchanged = self.unchanged.contains(&true);
-        let any_unknown = self.unknown.contains(&true);
-        let out = out.row(Operation::Update, target.mapping);
-        let old_row = send_old.then_some(|out: &mut Vec<u8>| append(out, &self.old_key));
-        codec::encode_update_row(out, any_unchanged, any_unknown, old_row);
-        // SAFETY: as above.
-        unsafe { encode_row(target.mapping, &self.new, out) };
-        for (any, noted) in [(any_unchanged, &self.unchanged), (any_unknown, &self.unknown)] {
-            if any {
-                codec::encode_column_set(out, noted.len(), |at| noted[at]);
-            }
-        }
-        Ok(())
-    }
-
     /// Deletes the old row of an update whose new row fails, if it goes by another key than the
     /// new one, or by none: nothing that comes later would find it. Where the new key fails too,
     /// the old one is the only name that the row has: it stays.
@@ -483,15 +474,6 @@ impl Rows {
         };
         out.error(target.mapping, &error);
         Ok(())
-    }
-
-    fn reset_notes(&mut self, target: &Target<'_>) {
-        for noted in [&mut self.unchanged, &mut self.unknown] {
-            noted.clear();
-            noted.resize(target.mapping.columns.len(), false);
-        }
-        self.missing.clear();
-        self.missing.resize(target.mapping.attribute_count, false);
     }
 
     /// Notes which values that rules read are not in the WAL, after taking from the old row what it
