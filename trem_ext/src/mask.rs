@@ -17,7 +17,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, spi, PgSqlErrorCode, Spi};
 use sha2::Sha256;
 
-use crate::pg;
+use crate::pg::{self, TextBytes};
 
 /// A hash that has taken in its key.
 type Keyed = Hmac<Sha256>;
@@ -31,6 +31,9 @@ pub(crate) enum MaskError {
     KeyMissing(String),
     #[error("a number of characters to keep is negative")]
     Negative,
+    /// Possible in damaged data. The value is not shown.
+    #[error("a value to be masked is not valid in UTF-8")]
+    NotUtf8,
     #[error("the keys of trem.pseudonym cannot be read: {0}")]
     Unreadable(#[from] spi::Error),
 }
@@ -40,6 +43,7 @@ impl From<MaskError> for ErrorReport {
         let code = match error {
             MaskError::KeyMissing(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             MaskError::Negative => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            MaskError::NotUtf8 => PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             MaskError::Unreadable(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         };
         let report = ErrorReport::new(code, error.to_string(), "trem");
@@ -47,7 +51,7 @@ impl From<MaskError> for ErrorReport {
             MaskError::KeyMissing(_) => {
                 report.set_hint("SELECT trem.make_mask_key('<its name>'); makes it.")
             }
-            MaskError::Negative | MaskError::Unreadable(_) => report,
+            MaskError::Negative | MaskError::NotUtf8 | MaskError::Unreadable(_) => report,
         }
     }
 }
@@ -63,6 +67,11 @@ struct Keys {
 fn keys() -> MutexGuard<'static, Option<Keys>> {
     static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
     KEYS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A value to be masked.
+pub(crate) fn string(value: TextBytes<'_>) -> Result<&str, MaskError> {
+    value.utf8().ok_or(MaskError::NotUtf8)
 }
 
 /// Has these keys ready for the stream that is about to start.

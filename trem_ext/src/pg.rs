@@ -4,6 +4,7 @@
 //! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`,
 //! which the server calls.
 
+mod allocate;
 mod change_at_hand;
 mod computed;
 pub(crate) mod dependency;
@@ -20,11 +21,12 @@ use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
+pub(crate) use allocate::{check_memory, forget_shortage};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
-pub(crate) use evaluate::{Evaluator, Failed};
+pub(crate) use evaluate::{over_row, Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use settings::PinnedSettings;
-pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+pub(crate) use sql_type::{JsonText, PgLsn, TextBytes, Xid8};
 pub(crate) use type_name::{
     has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
     type_name_with_modifier,
@@ -164,12 +166,13 @@ pub(crate) unsafe fn child_context(
     }
 }
 
-/// True when the server's text is UTF-8 already (or nobody knows what it is), and so can be sent
-/// as it stands.
-pub(crate) fn database_text_is_utf8() -> bool {
-    // SAFETY: reads a global that is set once per backend.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() } as u32;
-    encoding == pg_sys::pg_enc::PG_UTF8 || encoding == pg_sys::pg_enc::PG_SQL_ASCII
+/// The encoding of the database's text if it is not UTF-8. There nothing is streamed.
+pub(crate) fn other_encoding() -> Option<String> {
+    // SAFETY: reads a global that is set once per backend; the name is a string of the server's own.
+    unsafe {
+        let is_utf8 = pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8;
+        (!is_utf8).then(|| utf8(pg_sys::GetDatabaseEncodingName()))
+    }
 }
 
 /// A string of the server as UTF-8.

@@ -7,10 +7,11 @@ use futures_util::{Stream, StreamExt};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::types::{ToSql, Type};
 use trem_wire::definition::{DefinedLeaf, DefinedRowFormat, DefinedTable};
+use trem_wire::sqlstate::is_of_the_session;
 
 use super::snapshot;
 use crate::connect::Client;
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 
 /// What [`lock`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,20 +37,15 @@ pub async fn lock(client: &Client, exported: &str, leaf: &DefinedLeaf) -> Result
     Ok(if same == Some(true) { Heap::AsInSnapshot } else { Heap::Rewritten })
 }
 
-/// A value that the source's own expression refuses: one row is at fault, not the task.
+/// An error that a value of a row is to blame for, if it is not a rule's own: a data exception, a
+/// limit, or data that the source itself cannot read.
 fn row_failed(error: Error) -> Error {
-    if error.kind() != Kind::Refused {
+    let Some(sqlstate) = error.sqlstate_code() else { return error };
+    let of_a_value = ["22", "23", "54", "XX"].iter().any(|class| sqlstate.starts_with(class));
+    if error.kind() == Kind::RowFailed || is_of_the_session(sqlstate.as_bytes()) || !of_a_value {
         return error;
     }
-    let failed = Error::new(Kind::RowFailed, "an expression of the task's rules fails on a row")
-        .hint(
-            "trem.transformation lists the rules. Mend the rule or the row, then SELECT \
-             trem.start_task(...); or set the task's option on_error to skip_row.",
-        );
-    match error.sqlstate_code() {
-        Some(sqlstate) => failed.sqlstate(sqlstate),
-        None => failed,
-    }
+    error::row_failed("the source cannot read a row", sqlstate)
 }
 
 /// The rows one by one, those that cannot be computed apart: frames of messages, unpacked as the

@@ -201,12 +201,10 @@ fn select(relation: &Relation, view: &str, columns: impl Iterator<Item = usize>)
     )
 }
 
-/// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an
-/// error row, see the extension's `pg/evaluate.rs`.
+/// The source cannot give a row: a rule fails on it, of which the stream makes an error row, or one
+/// of its values cannot be read.
 fn is_of_a_row(error: &Error) -> bool {
-    let is =
-        |code: &str| code.starts_with("22") || ["23502", "23514", "54000", "0A000"].contains(&code);
-    error.sqlstate_code().is_some_and(is)
+    matches!(error.kind(), Kind::RowFailed | Kind::Refused)
 }
 
 fn values(relation: &Relation, key: &Bytes) -> Result<Vec<Value>> {

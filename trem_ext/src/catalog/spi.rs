@@ -4,7 +4,7 @@
 //! statement of ours that does not fit its struct.
 
 use pgrx::datum::DatumWithOid;
-use pgrx::{JsonB, Spi};
+use pgrx::Spi;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -16,12 +16,15 @@ pub(crate) fn rows<T: DeserializeOwned>(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Vec<T>, Error> {
-    let sql = format!("WITH found AS ({sql}) SELECT to_jsonb(found) FROM found");
+    // As bytes: names of a database in another encoding are no Rust strings.
+    let sql = format!(
+        "WITH found AS ({sql}) SELECT convert_to(to_jsonb(found)::text, 'UTF8') FROM found"
+    );
     Spi::connect_mut(|client| {
         let mut found = Vec::new();
         for row in client.update(&sql, None, arguments)? {
-            let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
-            found.push(serde_json::from_value(value).map_err(|e| Error::Catalog(e.to_string()))?);
+            let json = row.get::<&[u8]>(1)?.expect("a row is never null as a whole");
+            found.push(serde_json::from_slice(json).map_err(|e| Error::Catalog(e.to_string()))?);
         }
         Ok(found)
     })

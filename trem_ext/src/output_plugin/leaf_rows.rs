@@ -8,6 +8,7 @@
 use std::ffi::CString;
 
 use pgrx::{pg_sys, spi};
+use trem_wire::codec::Operation;
 use trem_wire::compress::Compression;
 use trem_wire::definition::Definition;
 
@@ -48,6 +49,7 @@ impl LeafRows {
                 reason: format!("Task \"{}\" has no relation {leaf}.", definition.task),
             });
         };
+        pg::forget_shortage();
         let mut settings = PinnedSettings::for_call();
         // SAFETY: in an SQL function there is a transaction and a snapshot; its memory outlives the
         // result; the relation is open until its shape was copied.
@@ -102,6 +104,7 @@ impl LeafRows {
         self.rows.evaluator.end();
         settings.restore();
         result?;
+        pg::check_memory();
         match self.output.frame.is_empty() {
             true => Ok(None),
             false => self.output.frame.take().map(Some),
@@ -161,7 +164,8 @@ impl LeafRows {
                 descriptor: self.descriptor,
                 rules,
             };
-            let result = self.rows.insert(&mut out, &mut target, &raw mut tuple);
+            let tuples = (&raw mut tuple, std::ptr::null_mut());
+            let result = self.rows.change(&mut out, &mut target, Operation::Insert, tuples);
             pg_sys::CurrentMemoryContext = before;
             result
         }
