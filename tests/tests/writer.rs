@@ -26,7 +26,7 @@ const fn case(
     Case { rule, result, value, sqlstate }
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     // The depth of the stack: a limit, but one that the same row meets again.
     case("v::jsonb", "jsonb", "repeat('[', 100000)", "54001"),
     case("v::json", "json", "repeat('[', 100000)", "54001"),
@@ -34,6 +34,8 @@ const CASES: [Case; 9] = [
     // What the server calls an internal error.
     case("xpath(v, x)::text", "text", "'///'", "XX000"),
     case("repeat(v, 200000000)", "text", "repeat('x', 10)", "54000"),
+    // The processor refuses it, with a signal that would end a walsender and so the server.
+    case("(v::money / (-1)::bigint)::text", "text", "'-92233720368547758.08'", "22P01"),
     case("trem.mask_email(v)", "text", DAMAGED, "22021"),
     case("trem.mask_number(v)", "text", DAMAGED, "22021"),
     case("trem.mask_partial(v, 1, 1)", "text", DAMAGED, "22021"),

@@ -23,7 +23,7 @@ use pgrx::{pg_sys, PgList};
 
 pub(crate) use allocate::{check_memory, forget_shortage};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
-pub(crate) use evaluate::{over_row, Evaluator, Failed};
+pub(crate) use evaluate::{handle_division, over_row, Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use settings::PinnedSettings;
 pub(crate) use sql_type::{JsonText, PgLsn, TextBytes, Xid8};

@@ -55,6 +55,10 @@ impl Session {
     ) -> Result<Session, StreamError> {
         // SAFETY: in a startup callback.
         let options = unsafe { Options::of(context)? };
+        // SAFETY: a global of the backend.
+        if unsafe { pg_sys::am_walsender } {
+            pg::handle_division();
+        }
         // SAFETY: the decoding context's memory is live, and goes together with the session.
         let (memory, relations, expressions) = unsafe {
             let parent = (*context).context;

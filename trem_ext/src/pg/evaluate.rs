@@ -12,6 +12,11 @@
 //! expression begins, so all that are found afterwards are the expression's. Functions in C open no
 //! cursors, files, portals or SPI sessions, and no others are admitted.
 //!
+//! A division that the processor refuses (the smallest integer by -1, where nobody looked) comes as a
+//! signal. Every backend makes an error of it but the walsender, which it would end, and all others
+//! with it: so a stream has it handled as backends do ([`handle_division`]). The handler leaves by
+//! the error, with its signal blocked, which the next one would not survive: it is let in again.
+//!
 //! # What is caught
 //! Everything but errors that are about the session
 //! ([`is_of_the_session`](trem_wire::sqlstate::is_of_the_session)): a cancelled query, no memory, a
@@ -278,6 +283,7 @@ fn zero_ended(text: &str) -> [u8; 16] {
 mod unguarded {
     extern "C-unwind" {
         pub(super) fn ThrowErrorData(error: *mut pgrx::pg_sys::ErrorData);
+        pub(super) fn FloatExceptionHandler(signal: std::ffi::c_int);
     }
 }
 
@@ -300,6 +306,33 @@ fn session_error(code: c_int) -> pg_sys::ErrorData {
         sqlerrcode: code,
         message: message.as_ptr().cast_mut(),
         ..Default::default()
+    }
+}
+
+/// Has a walsender make an error of a division that the processor refuses.
+pub(crate) fn handle_division() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a walsender has set nothing for this signal (`WalSndSignals` in walsender.c). The
+    // handler is the one that backends have, and leaves what it interrupts by the error alone.
+    unsafe {
+        let action = action.assume_init_mut();
+        let handler: unsafe extern "C-unwind" fn(c_int) = unguarded::FloatExceptionHandler;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        action.sa_flags = libc::SA_RESTART | libc::SA_NODEFER;
+        libc::sigaction(libc::SIGFPE, action, std::ptr::null_mut());
+    }
+}
+
+/// Lets the signal of a refused division in again, after its handler has left by an error.
+#[cold]
+fn unblock_division() {
+    let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is filled before it is read.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGFPE);
+        libc::sigprocmask(libc::SIG_UNBLOCK, signals.as_ptr(), std::ptr::null_mut());
     }
 }
 
@@ -343,10 +376,16 @@ impl Before {
             pg_sys::QueryCancelHoldoffCount = self.cancel_holdoff;
             let code = pg_sys::geterrcode();
             pg_sys::FlushErrorState();
+            if letters(code) == FLOATING_POINT_EXCEPTION {
+                unblock_division();
+            }
             code
         }
     }
 }
+
+/// What the handler of a refused division raises.
+const FLOATING_POINT_EXCEPTION: [u8; 5] = *b"22P01";
 
 /// As `unpack_sql_state` does: six bits a character (utils/elog.h).
 fn letters(code: c_int) -> [u8; 5] {
