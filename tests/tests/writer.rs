@@ -182,3 +182,15 @@ fn values_of_an_enum_without_their_label_are_skipped() {
         );
     }
 }
+
+/// ANALYZE made the load fail: the server cannot convert a bound that no float can hold.
+#[test]
+fn a_table_that_cannot_be_analyzed_is_loaded() {
+    let create = "CREATE TABLE item (id int PRIMARY KEY, r numrange);
+        INSERT INTO item SELECT n, numrange(n, 10::numeric ^ 400) FROM generate_series(1, 100) n";
+    let mut pair = drafted(create, "{}");
+    pair.start_task("t");
+    let outcome = pair.run_until_caught_up("t");
+    outcome.assert_code(0).assert_says(&["cannot be analyzed"]);
+    pair.assert_same_table("item");
+}

@@ -81,11 +81,13 @@ unsafe fn session<'a>(context: *mut pg_sys::LogicalDecodingContext) -> Option<&'
 /// Runs a callback. Memory that ran out is an error, whether it was while the callback ran or
 /// between callbacks.
 fn run(work: impl FnOnce() -> Result<(), StreamError>) {
-    pg::check_memory();
-    if let Err(error) = work() {
-        error.raise();
-    }
-    pg::check_memory();
+    pg::with_parachute(|| {
+        pg::check_memory();
+        if let Err(error) = work() {
+            error.raise();
+        }
+        pg::check_memory();
+    });
 }
 
 /// Values are sent as they are stored, and the stream's text is UTF-8.

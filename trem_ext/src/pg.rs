@@ -21,11 +21,11 @@ use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
-pub(crate) use allocate::{check_memory, forget_shortage};
+pub(crate) use allocate::{check_memory, forget_shortage, with_parachute};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{handle_division, over_row, Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
-pub(crate) use settings::PinnedSettings;
+pub(crate) use settings::{PinnedSettings, READ_AHEAD};
 pub(crate) use sql_type::{JsonText, PgLsn, TextBytes, Xid8};
 pub(crate) use type_name::{
     has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
@@ -171,7 +171,8 @@ pub(crate) fn other_encoding() -> Option<String> {
     // SAFETY: reads a global that is set once per backend; the name is a string of the server's own.
     unsafe {
         let is_utf8 = pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8;
-        (!is_utf8).then(|| utf8(pg_sys::GetDatabaseEncodingName()))
+        let name = || CStr::from_ptr(pg_sys::GetDatabaseEncodingName()).to_string_lossy();
+        (!is_utf8).then(|| name().into_owned())
     }
 }
 

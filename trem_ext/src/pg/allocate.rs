@@ -9,6 +9,12 @@
 //!
 //! The reserve is a part of the library's zeroed data: it takes no memory until it is used.
 //!
+//! # The server's own memory
+//! That it runs out is an error already, which is copied wherever it is caught. If there is no memory
+//! for the copy, the copy fails in turn, and so on until the server gives up (a PANIC, which ends all
+//! its processes). So while we run, some memory is kept that is let go the moment the server says that
+//! it has none: it lets those who add their context to an error have a look at it ([`with_parachute`]).
+//!
 //! # How it is given out
 //! From front to back, and never again until all of it was given back; the end and the number of
 //! pieces are one number, which is compared and swapped. That is enough, because nothing goes on for
@@ -16,10 +22,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use pgrx::{ereport, PgSqlErrorCode};
+use pgrx::{ereport, pg_sys, PgSqlErrorCode};
 
 /// More than one callback needs: a frame, the description of a task, texts of an error.
 const RESERVE_BYTES: usize = 4 * 1024 * 1024;
@@ -48,6 +55,51 @@ fn raise() {
 /// Something new begins, which is not to blame for what was.
 pub(crate) fn forget_shortage() {
     MEMORY.is_used.store(false, Ordering::Relaxed);
+}
+
+/// What is let go. The server asks for a megabyte at a time, and nobody touches this before.
+const PARACHUTE_BYTES: usize = 4 * 1024 * 1024;
+
+static PARACHUTE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Runs a callback of the server, for which memory is kept that is let go by an error which says that
+/// none is left.
+#[inline]
+pub(crate) fn with_parachute<T>(work: impl FnOnce() -> T) -> T {
+    if PARACHUTE.load(Ordering::Relaxed).is_null() {
+        // SAFETY: null if there is none, which changes nothing.
+        PARACHUTE.store(unsafe { libc::malloc(PARACHUTE_BYTES) }, Ordering::Relaxed);
+    }
+    // SAFETY: a variable of the backend. The entry is taken out before it goes, also by a panic.
+    unsafe {
+        let mut entry = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(let_go),
+            arg: ptr::null_mut(),
+        };
+        let _taken_out = TakenOut(entry.previous);
+        pg_sys::error_context_stack = &raw mut entry;
+        work()
+    }
+}
+
+struct TakenOut(*mut pg_sys::ErrorContextCallback);
+
+impl Drop for TakenOut {
+    fn drop(&mut self) {
+        // SAFETY: as above; what came after the entry is gone.
+        unsafe { pg_sys::error_context_stack = self.0 };
+    }
+}
+
+/// Called by the server with every error, before it leaves.
+unsafe extern "C-unwind" fn let_go(_: *mut c_void) {
+    // SAFETY: in the server's report of an error. Freed once: the pointer is taken.
+    unsafe {
+        if pg_sys::geterrcode() == PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as i32 {
+            libc::free(PARACHUTE.swap(ptr::null_mut(), Ordering::Relaxed));
+        }
+    }
 }
 
 /// An allocator, and what stands in for it.

@@ -35,7 +35,8 @@ use std::ffi::{c_int, CStr};
 use std::mem::MaybeUninit;
 
 use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
-use pgrx::pg_sys::{self, Datum, ResourceReleasePhase};
+use pgrx::pg_sys::{self, panic::ErrorReport, Datum, ResourceReleasePhase};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use trem_wire::sqlstate::{is_of_the_session, RULE_FAILED_CONSTRAINT, RULE_FAILED_SCHEMA};
 
 /// A row's values made an expression fail.
@@ -147,18 +148,22 @@ impl Evaluator {
 pub(crate) unsafe fn over_row<R: Copy>(run: impl FnOnce() -> R) -> Result<R, Failed> {
     // SAFETY: reads and sets the backend's state; single-threaded.
     unsafe {
-        let before = Before::now();
         if OWNER.is_null() {
-            OWNER = pg_sys::ResourceOwnerCreate(before.owner, c"trem expression".as_ptr());
+            let parent = pg_sys::CurrentResourceOwner;
+            OWNER = pg_sys::ResourceOwnerCreate(parent, c"trem expression".as_ptr());
         }
+        // From here on errors are caught, which end the quiet.
+        let before = Before::now();
         pg_sys::CurrentResourceOwner = OWNER;
         let result = attempt(&before, run);
         pg_sys::CurrentResourceOwner = before.owner;
         result.map_err(|code| {
             let sqlstate = letters(code);
             if is_of_the_session(&sqlstate) {
-                let mut error = session_error(code);
-                pg_sys::ThrowErrorData(&raw mut error);
+                // Not through the server, which would copy it, perhaps without memory.
+                let message = CStr::from_ptr(session_error(code).message).to_string_lossy();
+                let code = PgSqlErrorCode::from(code);
+                ErrorReport::new(code, message, "trem expression").report(PgLogLevel::ERROR);
             }
             release(false);
             Failed { sqlstate }
