@@ -162,6 +162,9 @@ pub(crate) const PASSWORD_HINT: &str =
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
+            if is_of_a_rule(db) {
+                return row_failed(db.message(), db.code().code());
+            }
             let fields = ServerError {
                 sqlstate: db.code().code(),
                 message: db.message(),
@@ -188,6 +191,21 @@ impl From<tokio_postgres::Error> for Error {
         }
         Error::new(kind_of_client_error(&error), text)
     }
+}
+
+/// Whether a view of the source says that a rule cannot compute a row. It never says it of what is
+/// about the session.
+fn is_of_a_rule(db: &tokio_postgres::error::DbError) -> bool {
+    use trem_wire::sqlstate::{RULE_FAILED_CONSTRAINT, RULE_FAILED_SCHEMA};
+    db.schema() == Some(RULE_FAILED_SCHEMA) && db.constraint() == Some(RULE_FAILED_CONSTRAINT)
+}
+
+/// A row that the source cannot give: one row is at fault, not the task.
+pub(crate) fn row_failed(message: &str, sqlstate: &str) -> Error {
+    Error::new(Kind::RowFailed, message).sqlstate(sqlstate).hint(
+        "trem.transformation lists the rules. Mend the rule or the row, then SELECT \
+         trem.start_task(...); or set the task's option on_error to skip_row.",
+    )
 }
 
 /// tokio-postgres tells the kinds of its errors apart by their first words only.
@@ -255,7 +273,7 @@ impl From<ServerError<'_>> for Error {
         let error = Error::new(kind_of_sqlstate(fields.sqlstate), shown_message(&fields));
         let error = error.sqlstate(fields.sqlstate);
         match fields.hint {
-            _ if fields.sqlstate == RAISE_EXCEPTION => error.hint(
+            _ if is_raised(fields.sqlstate) => error.hint(
                 "Its text is in the server's log; it is not repeated here, because it may hold \
                  values of a row.",
             ),
@@ -265,8 +283,15 @@ impl From<ServerError<'_>> for Error {
     }
 }
 
-/// What RAISE in PL/pgSQL gives when it names no SQLSTATE.
-const RAISE_EXCEPTION: &str = "P0001";
+/// Whether a function of somebody's raised it, with words of its own: RAISE in PL/pgSQL, or any
+/// code that is in no class of PostgreSQL's (errcodes.txt).
+fn is_raised(sqlstate: &str) -> bool {
+    const CLASSES: &str =
+        "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 22 23 24 25 26 27 28 2B 2D 2F \
+                           34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV XX";
+    let class = class(sqlstate);
+    !class.is_empty() && CLASSES.split(' ').all(|known| known != class)
+}
 
 /// The server's message, or our own where PostgreSQL or a trigger quotes values in it.
 fn shown_message(fields: &ServerError<'_>) -> String {
@@ -278,7 +303,9 @@ fn shown_message(fields: &ServerError<'_>) -> String {
         // invalid_parameter_value: a setting or an option, not a row.
         (_, "22023") => fields.message.to_owned(),
         ("22", _) => format!("a value does not fit the type of its column{table}"),
-        (_, RAISE_EXCEPTION) => "a trigger or function raised an exception".to_owned(),
+        (_, sqlstate) if is_raised(sqlstate) => {
+            "a trigger or function raised an exception".to_owned()
+        }
         ("23", _) => match (fields.constraint, fields.column) {
             (Some(constraint), _) => {
                 format!("a row violates the constraint \"{constraint}\"{table}")
@@ -321,7 +348,7 @@ fn kind_of_sqlstate(sqlstate: &str) -> Kind {
         "42704" => Kind::Mismatch,
         // A setting or an option that the server does not take.
         "22023" => Kind::Server,
-        RAISE_EXCEPTION => Kind::Refused,
+        raised if is_raised(raised) => Kind::Refused,
         // Disk full is class 53; an I/O error of the server's storage is this.
         "58030" => Kind::Resources,
         "08P01" => Kind::Protocol,
@@ -354,9 +381,13 @@ mod tests {
 
     #[test]
     fn no_value_of_a_row_is_shown() {
-        for (sqlstate, constraint) in
-            [("22P02", None), ("23505", Some("t_pkey")), ("23514", None), ("P0001", None)]
-        {
+        for (sqlstate, constraint) in [
+            ("22P02", None),
+            ("23505", Some("t_pkey")),
+            ("23514", None),
+            ("P0001", None),
+            ("45000", None),
+        ] {
             let error = server(sqlstate, constraint);
             assert_eq!(error.kind(), Kind::Refused);
             assert!(!error.to_string().contains("42)"), "{error}");

@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 use trem_wire::definition::{DefinedTable, Definition};
+use trem_wire::sqlstate::is_of_the_session;
 use trem_wire::Lsn;
 
 use crate::connect::{connect, Client};
@@ -218,12 +219,24 @@ impl Load {
         progress::write_table(target, &self.definition.task_id, &record).await?;
         target.batch_execute("COMMIT").await?;
         let name = quote_table(&table.target_schema, &table.target_name);
-        target.batch_execute(&format!("ANALYZE {name}")).await?;
+        analyze(target, &self.definition.task, &name).await?;
         meter.rows = rows_loaded;
         meter.report(TablePhase::Live);
         self.bars.finish(table.oid);
         tracing::info!(task = %self.definition.task, table = %name, rows = rows_loaded, "loaded");
         Ok(Heap::AsInSnapshot)
+    }
+}
+
+/// Statistics for a table that was just loaded. There are values of which the server cannot make any
+/// (a range of numbers that no float can hold); it has the table all the same.
+async fn analyze(target: &Client, task: &str, name: &str) -> Result<()> {
+    match target.batch_execute(&format!("ANALYZE {name}")).await.map_err(Error::from) {
+        Err(error) if error.sqlstate_code().is_some_and(|of| !is_of_the_session(of.as_bytes())) => {
+            tracing::info!(task = %task, table = %name, %error, "cannot be analyzed");
+            Ok(())
+        }
+        analyzed => analyzed,
     }
 }
 

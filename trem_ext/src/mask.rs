@@ -18,7 +18,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{spi, PgSqlErrorCode, Spi};
 use sha2::Sha256;
 
-use crate::pg;
+use crate::pg::{self, TextBytes};
 
 /// A hash that has taken in its key.
 type Keyed = Hmac<Sha256>;
@@ -34,6 +34,9 @@ pub(crate) enum MaskError {
     NotInRule,
     #[error("a number of characters to keep is negative")]
     Negative,
+    /// Possible in damaged data. The value is not shown.
+    #[error("a value to be masked is not valid in UTF-8")]
+    NotUtf8,
     #[error("the keys of trem.pseudonym cannot be read: {0}")]
     Unreadable(#[from] spi::Error),
 }
@@ -44,6 +47,7 @@ impl From<MaskError> for ErrorReport {
             MaskError::KeyMissing(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             MaskError::NotInRule => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             MaskError::Negative => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            MaskError::NotUtf8 => PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             MaskError::Unreadable(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         };
         let report = ErrorReport::new(code, error.to_string(), "trem");
@@ -55,7 +59,7 @@ impl From<MaskError> for ErrorReport {
                 "Whoever could ask for pseudonyms could try values out. SELECT \
                  trem.preview('<task>', '<schema.table>'); shows what a rule makes of rows.",
             ),
-            MaskError::Negative | MaskError::Unreadable(_) => report,
+            MaskError::Negative | MaskError::NotUtf8 | MaskError::Unreadable(_) => report,
         }
     }
 }
@@ -71,6 +75,11 @@ struct Keys {
 fn keys() -> MutexGuard<'static, Option<Keys>> {
     static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
     KEYS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A value to be masked.
+pub(crate) fn string(value: TextBytes<'_>) -> Result<&str, MaskError> {
+    value.utf8().ok_or(MaskError::NotUtf8)
 }
 
 /// Has these keys ready for the stream that is about to start.

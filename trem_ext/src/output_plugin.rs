@@ -7,6 +7,7 @@
 //! its life.
 //!
 //! # Rules that every callback keeps
+//! - It runs in [`run`], which makes an error of memory that ran out.
 //! - It is `#[pg_guard]`ed: a panic becomes a PostgreSQL error and never crosses C frames.
 //! - It allocates in a memory context of our own. The server's current one lives as long as the
 //!   transaction that is being replayed, which may have a hundred million rows.
@@ -50,6 +51,8 @@ pub(crate) use leaf::lock as lock_leaf;
 pub(crate) use leaf_rows::LeafRows;
 use session::Session;
 
+use crate::pg;
+
 /// Called by the server when it loads the library as an output plugin. There is no filter by
 /// origin: what a source applies from elsewhere is its data too.
 ///
@@ -80,9 +83,23 @@ unsafe fn session<'a>(context: *mut pg_sys::LogicalDecodingContext) -> Option<&'
     unsafe { (*context).output_plugin_private.cast::<Session>().as_mut() }
 }
 
-fn raise_on_error(result: Result<(), StreamError>) {
-    if let Err(error) = result {
-        error.raise();
+/// Runs a callback. Memory that ran out is an error, whether it was while the callback ran or
+/// between callbacks.
+fn run(work: impl FnOnce() -> Result<(), StreamError>) {
+    pg::with_parachute(|| {
+        pg::check_memory();
+        if let Err(error) = work() {
+            error.raise();
+        }
+        pg::check_memory();
+    });
+}
+
+/// Values are sent as they are stored, and the stream's text is UTF-8.
+fn encoding() -> Result<(), StreamError> {
+    match pg::other_encoding() {
+        None => Ok(()),
+        Some(name) => Err(StreamError::Encoding { name }),
     }
 }
 
@@ -98,16 +115,16 @@ unsafe extern "C-unwind" fn startup(
     unsafe {
         (*options).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_BINARY_OUTPUT;
         (*options).receive_rewrites = false;
-        if is_init {
-            return;
-        }
-        match Session::open(context) {
-            Ok(session) => {
+        pg::forget_shortage();
+        run(|| {
+            encoding()?;
+            if !is_init {
+                let session = Session::open(context)?;
                 let mut memory = PgMemoryContexts::For((*context).context);
                 (*context).output_plugin_private = memory.leak_and_drop_on_delete(session).cast();
             }
-            Err(error) => error.raise(),
-        }
+            Ok(())
+        });
     }
 }
 
@@ -124,10 +141,13 @@ unsafe extern "C-unwind" fn begin(
     context: *mut pg_sys::LogicalDecodingContext,
     _transaction: *mut pg_sys::ReorderBufferTXN,
 ) {
-    // SAFETY: in a callback.
-    if let Some(session) = unsafe { session(context) } {
-        session.begin();
-    }
+    run(|| {
+        // SAFETY: in a callback.
+        if let Some(session) = unsafe { session(context) } {
+            session.begin();
+        }
+        Ok(())
+    });
 }
 
 #[pg_guard]
@@ -138,11 +158,11 @@ unsafe extern "C-unwind" fn change(
     change: *mut pg_sys::ReorderBufferChange,
 ) {
     // SAFETY: in a change callback, with its arguments.
-    unsafe {
-        if let Some(session) = session(context) {
-            raise_on_error(session.change(context, transaction, relation, change));
-        }
-    }
+    run(|| match unsafe { session(context) } {
+        // SAFETY: as above.
+        Some(session) => unsafe { session.change(context, transaction, relation, change) },
+        None => Ok(()),
+    });
 }
 
 #[pg_guard]
@@ -154,13 +174,14 @@ unsafe extern "C-unwind" fn truncate(
     change: *mut pg_sys::ReorderBufferChange,
 ) {
     // SAFETY: in a truncate callback, with its arguments: an array and its length.
-    unsafe {
+    run(|| unsafe {
         let count = usize::try_from(relation_count).unwrap_or(0);
         let relations = std::slice::from_raw_parts(relations, count);
-        if let Some(session) = session(context) {
-            raise_on_error(session.truncate(context, transaction, relations, change));
+        match session(context) {
+            Some(session) => session.truncate(context, transaction, relations, change),
+            None => Ok(()),
         }
-    }
+    });
 }
 
 #[pg_guard]
@@ -170,11 +191,11 @@ unsafe extern "C-unwind" fn commit(
     _commit_lsn: pg_sys::XLogRecPtr,
 ) {
     // SAFETY: in a commit callback, with its arguments.
-    unsafe {
-        if let Some(session) = session(context) {
-            raise_on_error(session.commit(context, transaction));
-        }
-    }
+    run(|| match unsafe { session(context) } {
+        // SAFETY: as above.
+        Some(session) => unsafe { session.commit(context, transaction) },
+        None => Ok(()),
+    });
 }
 
 /// The signature is the server's.
@@ -193,11 +214,10 @@ unsafe extern "C-unwind" fn message(
         return;
     }
     // SAFETY: in a message callback; the prefix ends with a zero byte, the content has its length.
-    unsafe {
-        if let Some(session) = session(context) {
-            let content = std::slice::from_raw_parts(content.cast::<u8>(), content_length);
-            let prefix = CStr::from_ptr(prefix).to_bytes();
-            raise_on_error(session.message(transaction, prefix, content));
-        }
-    }
+    run(|| unsafe {
+        let Some(session) = session(context) else { return Ok(()) };
+        let content = std::slice::from_raw_parts(content.cast::<u8>(), content_length);
+        let prefix = CStr::from_ptr(prefix).to_bytes();
+        session.message(transaction, prefix, content)
+    });
 }

@@ -4,6 +4,7 @@
 //! Never keeps state and never raises errors of its own, but for `computed` and `logical_only`,
 //! which the server calls, and `owner`, which says whose rights hold.
 
+mod allocate;
 mod change_at_hand;
 mod computed;
 pub(crate) mod dependency;
@@ -26,14 +27,15 @@ use std::ffi::{c_char, CStr};
 use pgrx::{pg_sys, PgList};
 use trem_wire::message::RowFormat;
 
+pub(crate) use allocate::{check_memory, forget_shortage, with_parachute};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
-pub(crate) use evaluate::{Evaluator, Failed};
+pub(crate) use evaluate::{handle_division, over_row, Evaluator, Failed};
 pub(crate) use owner::{
     as_extension_owner, as_role, caller, is_member, is_superuser, pin_for_reading, role_name,
     role_of_name, transaction_stamp, Evaluation,
 };
-pub(crate) use settings::PinnedSettings;
-pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
+pub(crate) use settings::{PinnedSettings, READ_AHEAD};
+pub(crate) use sql_type::{JsonText, PgLsn, TextBytes, Xid8};
 pub(crate) use type_name::{
     base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type,
     type_name, type_name_with_modifier,
@@ -180,12 +182,14 @@ pub(crate) fn is_standby() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// True when the server's text is UTF-8 already (or nobody knows what it is), and so can be sent
-/// as it stands.
-pub(crate) fn database_text_is_utf8() -> bool {
-    // SAFETY: reads a global that is set once per backend.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() } as u32;
-    encoding == pg_sys::pg_enc::PG_UTF8 || encoding == pg_sys::pg_enc::PG_SQL_ASCII
+/// The encoding of the database's text if it is not UTF-8. There nothing is streamed.
+pub(crate) fn other_encoding() -> Option<String> {
+    // SAFETY: reads a global that is set once per backend; the name is a string of the server's own.
+    unsafe {
+        let is_utf8 = pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8;
+        let name = || CStr::from_ptr(pg_sys::GetDatabaseEncodingName()).to_string_lossy();
+        (!is_utf8).then(|| name().into_owned())
+    }
 }
 
 /// A string of the server as UTF-8.

@@ -176,6 +176,6 @@ fn append<T>(
 ) -> std::io::Result<T> {
     const STEP_BYTES: usize = 16 * 1024;
     let at = out.len();
-    out.reserve(STEP_BYTES);
+    out.try_reserve(STEP_BYTES).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
     step(&mut OutBuffer::around_pos(out, at))
 }

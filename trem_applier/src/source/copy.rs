@@ -6,10 +6,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio_postgres::types::{ToSql, Type};
 use trem_wire::definition::{DefinedLeaf, Definition};
+use trem_wire::sqlstate::is_of_the_session;
 
 use super::snapshot;
 use crate::connect::Client;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Kind, Result};
 
 /// What [`lock`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,17 @@ pub async fn lock(
     Ok(if same { Heap::AsInSnapshot } else { Heap::Rewritten })
 }
 
+/// An error that a value of a row is to blame for, if it is not a rule's own: a data exception, a
+/// limit, or data that the source itself cannot read.
+fn row_failed(error: Error) -> Error {
+    let Some(sqlstate) = error.sqlstate_code() else { return error };
+    let of_a_value = ["22", "23", "54", "XX"].iter().any(|class| sqlstate.starts_with(class));
+    if error.kind() == Kind::RowFailed || is_of_the_session(sqlstate.as_bytes()) || !of_a_value {
+        return error;
+    }
+    error::row_failed("the source cannot read a row", sqlstate)
+}
+
 /// The rows of a leaf that [`lock`] has locked: frames of messages, to be unpacked as the stream's
 /// are.
 pub async fn frames(
@@ -50,7 +62,7 @@ pub async fn frames(
         [&definition.task, &definition.definition_version, &leaf.oid];
     let stream = client.query_raw(&statement, parameters).await?;
     Ok(Box::pin(stream.map(|row| {
-        let row = row.map_err(Error::from)?;
+        let row = row.map_err(|error| row_failed(error.into()))?;
         Ok(Bytes::copy_from_slice(row.try_get::<_, &[u8]>(0)?))
     })))
 }

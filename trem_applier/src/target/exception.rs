@@ -202,9 +202,9 @@ pub async fn read(
 pub(super) fn stop(failed: &Failed) -> Error {
     let Failed { relation, row, .. } = failed;
     let key: Vec<_> = relation.key().map(|at| relation.columns[at].name.as_str()).collect();
-    // Of a row that was read again it may not be known.
+    // Of a row that was read again it may not be known; and a value may be damaged by itself.
     let rule = match row.rule_id {
-        0 => "a rule".to_owned(),
+        0 => "the source".to_owned(),
         id => format!("rule {id}"),
     };
     let message = format!(

@@ -7,28 +7,32 @@ use trem_wire::message::Operation;
 use trem_wire::settings::PINNED;
 
 use crate::mask;
-use crate::pg::{self, PgLsn};
+use crate::pg::{self, PgLsn, TextBytes};
 
 // Stable, because an immutable one is folded when a rule is read: of a constant, before the rule's
 // key is made.
 #[pg_extern(stable, parallel_safe, strict)]
-fn pseudonym(value: &str, key_name: &str) -> Result<String, ErrorReport> {
-    Ok(mask::pseudonym(value, key_name)?)
+fn pseudonym(value: TextBytes<'_>, key_name: TextBytes<'_>) -> Result<String, ErrorReport> {
+    Ok(mask::pseudonym(mask::string(value)?, mask::string(key_name)?)?)
 }
 
 #[pg_extern(immutable, parallel_safe, strict)]
-fn mask_partial(value: &str, keep_start: i32, keep_end: i32) -> Result<String, ErrorReport> {
-    Ok(mask::partial(value, keep_start, keep_end)?)
+fn mask_partial(
+    value: TextBytes<'_>,
+    keep_start: i32,
+    keep_end: i32,
+) -> Result<String, ErrorReport> {
+    Ok(mask::partial(mask::string(value)?, keep_start, keep_end)?)
 }
 
 #[pg_extern(immutable, parallel_safe, strict)]
-fn mask_email(value: &str) -> String {
-    mask::email(value)
+fn mask_email(value: TextBytes<'_>) -> Result<String, ErrorReport> {
+    Ok(mask::email(mask::string(value)?))
 }
 
 #[pg_extern(immutable, parallel_safe, strict)]
-fn mask_number(value: &str) -> String {
-    mask::number(value)
+fn mask_number(value: TextBytes<'_>) -> Result<String, ErrorReport> {
+    Ok(mask::number(mask::string(value)?))
 }
 
 #[pg_extern(stable, parallel_safe)]

@@ -22,6 +22,7 @@ struct Server {
     plugins: Option<String>,
     in_recovery: bool,
     dbname: String,
+    encoding: String,
 }
 
 const SERVER: &str = "
@@ -35,7 +36,8 @@ const SERVER: &str = "
            (SELECT count(*) FROM pg_stat_get_wal_senders()) AS senders,
            current_setting('max_wal_senders')::bigint AS senders_max,
            current_setting('output_plugin_libraries', true) AS plugins,
-           pg_is_in_recovery() AS in_recovery, current_database() AS dbname";
+           pg_is_in_recovery() AS in_recovery, current_database() AS dbname,
+           getdatabaseencoding() AS encoding";
 
 #[derive(Deserialize)]
 struct Role {
@@ -88,6 +90,14 @@ fn check_server(server: &Server, problems: &mut Vec<Problem>) {
     if server.in_recovery {
         let hint = "Create the extension and the task on the primary.";
         problems.push(Problem::error("recovery", "this server is a standby", hint));
+    }
+    if server.encoding != "UTF8" {
+        problems.push(Problem::error(
+            "encoding",
+            format!("the database is encoded in {}, and TREM reads UTF8 only", server.encoding),
+            "Move the data into a database in UTF8: CREATE DATABASE <name> ENCODING 'UTF8' \
+             TEMPLATE template0; then pg_dump and restore, which convert it.",
+        ));
     }
     if server.wal_level != "logical" {
         problems.push(Problem::error(

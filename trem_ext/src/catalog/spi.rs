@@ -9,7 +9,7 @@
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiTupleTable;
-use pgrx::{JsonB, Spi};
+use pgrx::Spi;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -40,15 +40,16 @@ pub(crate) fn returned<T: DeserializeOwned>(
     Ok(rows.into_iter().next())
 }
 
+/// As bytes: names of a database in another encoding are no Rust strings.
 fn as_json(sql: &str) -> String {
-    format!("WITH found AS ({sql}) SELECT to_jsonb(found) FROM found")
+    format!("WITH found AS ({sql}) SELECT convert_to(to_jsonb(found)::text, 'UTF8') FROM found")
 }
 
 fn read<T: DeserializeOwned>(rows: SpiTupleTable<'_>) -> Result<Vec<T>, Error> {
     let mut found = Vec::new();
     for row in rows {
-        let JsonB(value) = row.get::<JsonB>(1)?.expect("a row is never null as a whole");
-        let row = serde_json::from_value(value);
+        let json = row.get::<&[u8]>(1)?.expect("a row is never null as a whole");
+        let row = serde_json::from_slice(json);
         found.push(row.map_err(|error| Error::Catalog(error.to_string()))?);
     }
     Ok(found)

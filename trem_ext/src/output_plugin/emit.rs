@@ -10,7 +10,7 @@ use trem_wire::message::{Begin, Column, ErrorRow, Relation};
 use trem_wire::Lsn;
 
 use super::error::StreamError;
-use super::frame::Frame;
+use super::frame::{Frame, Mark};
 use super::relation::{row_format, Mapping};
 use crate::pg;
 
@@ -50,6 +50,13 @@ pub(crate) struct Emitter<'a> {
     pub(crate) emitted: bool,
 }
 
+pub(crate) struct Progress {
+    frame: Mark,
+    begun: bool,
+    emitted: bool,
+    described: bool,
+}
+
 impl<'a> Emitter<'a> {
     pub(crate) fn new(
         definition: &'a Definition,
@@ -57,6 +64,25 @@ impl<'a> Emitter<'a> {
         transaction: *mut pg_sys::ReorderBufferTXN,
     ) -> Emitter<'a> {
         Emitter { definition, output, transaction, emitted: false }
+    }
+
+    /// How far the stream is before a change of this relation.
+    #[inline]
+    pub(crate) fn progress(&self, mapping: &Mapping) -> Progress {
+        Progress {
+            frame: self.output.frame.mark(),
+            begun: self.output.begun,
+            emitted: self.emitted,
+            described: self.output.described[mapping.table],
+        }
+    }
+
+    /// Takes back what was said since.
+    pub(crate) fn undo(&mut self, mapping: &Mapping, to: &Progress) {
+        self.output.frame.undo(to.frame);
+        self.output.begun = to.begun;
+        self.output.described[mapping.table] = to.described;
+        self.emitted = to.emitted;
     }
 
     #[inline]

@@ -4,14 +4,19 @@
 //! Common types are encoded here from the raw datum, without a call into the server; the rest goes
 //! through the type's function, looked up once. A value that is only referred to (TOAST on disk) is
 //! never followed: its chunks may be gone. See [`is_on_disk`].
+//!
+//! # A value that cannot be sent
+//! A function of the server may fail on a value (of an enum without that label, damaged ones), and
+//! would quote it. Such a field becomes NULL here and the failure is noted; who encodes a change asks
+//! for it at the end ([`take_failure`]) and takes the change back. So encoding itself has one way.
 
-use std::ffi::CStr;
+use std::ffi::{c_char, CStr};
 
 use pgrx::pg_sys::{self, BuiltinOid, Datum};
 use pgrx::{ereport, varlena, PgSqlErrorCode};
 use trem_wire::message::RowFormat;
 
-use crate::pg;
+use crate::pg::{over_row, Failed};
 
 /// One per column, made when the relation is set up.
 pub(crate) enum Encoder {
@@ -30,10 +35,7 @@ pub(crate) enum Encoder {
     /// The type's send function.
     Send(Box<pg_sys::FmgrInfo>),
     /// The type's output function.
-    Output {
-        function: Box<pg_sys::FmgrInfo>,
-        convert: bool,
-    },
+    Output(Box<pg_sys::FmgrInfo>),
 }
 
 impl Encoder {
@@ -63,11 +65,8 @@ impl Encoder {
             INTERVALOID => Encoder::Interval,
             TIMETZOID => Encoder::TimeTz,
             NUMERICOID => Encoder::Numeric,
-            BYTEAOID => Encoder::Content,
-            NAMEOID if pg::database_text_is_utf8() => Encoder::Name,
-            TEXTOID | VARCHAROID | BPCHAROID | JSONOID if pg::database_text_is_utf8() => {
-                Encoder::Content
-            }
+            NAMEOID => Encoder::Name,
+            BYTEAOID | TEXTOID | VARCHAROID | BPCHAROID | JSONOID => Encoder::Content,
             _ => return None,
         })
     }
@@ -85,10 +84,7 @@ impl Encoder {
         let mut varlena = false;
         // SAFETY: lookups; both out parameters are ours.
         unsafe { pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut varlena) };
-        Encoder::Output {
-            function: looked_up(function, memory),
-            convert: !pg::database_text_is_utf8(),
-        }
+        Encoder::Output(looked_up(function, memory))
     }
 
     /// Appends the field: its length and its bytes.
@@ -111,18 +107,69 @@ impl Encoder {
                 Encoder::Interval => encode_interval(datum, out),
                 Encoder::TimeTz => encode_timetz(datum, out),
                 Encoder::Name => field(out, CStr::from_ptr(datum.cast_mut_ptr()).to_bytes()),
-                Encoder::Numeric => encode_numeric(content(datum), out),
-                Encoder::Content => field(out, content(datum)),
+                Encoder::Numeric => match content(datum) {
+                    Ok(content) => encode_numeric(content, out),
+                    Err(failed) => note(failed, out),
+                },
+                Encoder::Content => match content(datum) {
+                    Ok(content) => field(out, content),
+                    Err(failed) => note(failed, out),
+                },
                 Encoder::Send(function) => {
-                    let sent = pg_sys::SendFunctionCall(&mut **function, datum);
-                    field(out, varlena::varlena_to_byte_slice(sent));
+                    let function: *mut pg_sys::FmgrInfo = &mut **function;
+                    match over_row(|| unguarded::SendFunctionCall(function, datum)) {
+                        Ok(sent) => field(out, varlena::varlena_to_byte_slice(sent)),
+                        Err(failed) => note(failed, out),
+                    }
                 }
-                Encoder::Output { function, convert } => {
-                    let text = pg_sys::OutputFunctionCall(&mut **function, datum);
-                    field(out, in_utf8(text, *convert));
+                Encoder::Output(function) => {
+                    let function: *mut pg_sys::FmgrInfo = &mut **function;
+                    match over_row(|| unguarded::OutputFunctionCall(function, datum)) {
+                        Ok(text) => field(out, CStr::from_ptr(text).to_bytes()),
+                        Err(failed) => note(failed, out),
+                    }
                 }
             }
         }
+    }
+}
+
+/// Declared here to be called without a guard: errors are caught around them.
+mod unguarded {
+    use super::{c_char, pg_sys, Datum};
+
+    extern "C-unwind" {
+        pub(super) fn SendFunctionCall(
+            function: *mut pg_sys::FmgrInfo,
+            value: Datum,
+        ) -> *mut pg_sys::varlena;
+        pub(super) fn OutputFunctionCall(
+            function: *mut pg_sys::FmgrInfo,
+            value: Datum,
+        ) -> *mut c_char;
+        pub(super) fn detoast_attr(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena;
+    }
+}
+
+/// The first value of the change at hand that cannot be sent.
+static mut FAILURE: Option<Failed> = None;
+
+/// NULL for a value that cannot be sent.
+#[cold]
+fn note(failed: Failed, out: &mut Vec<u8>) {
+    // SAFETY: a variable of the backend, which has one thread.
+    unsafe { FAILURE = FAILURE.or(Some(failed)) };
+    null(out);
+}
+
+/// Why what was encoded since the last call is not to be sent, if so.
+#[inline]
+pub(crate) fn take_failure() -> Option<Failed> {
+    // SAFETY: a variable of the backend, which has one thread.
+    unsafe {
+        let failure = FAILURE;
+        FAILURE = None;
+        failure
     }
 }
 
@@ -133,14 +180,12 @@ fn looked_up(function: pg_sys::Oid, memory: pg_sys::MemoryContext) -> Box<pg_sys
     info
 }
 
-/// A row of this size may be more than the machine has left.
-const LARGE_BYTES: usize = 1024 * 1024;
-
-/// Makes room for a large row. Where there is none Rust would end the process, and then the server
-/// ends all others; so it is an error of the server.
+/// Makes room for what depends on the size of a row. Where there is none Rust would end the process,
+/// and then the server ends all others; so it is an error of the server. (What is small comes from
+/// the reserve of `pg::allocate`.)
 #[inline]
 pub(crate) fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
-    if bytes >= LARGE_BYTES && buffer.try_reserve(bytes).is_err() {
+    if buffer.try_reserve(bytes).is_err() {
         let message = format!("out of memory: a row of the stream needs {bytes} bytes more");
         ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message);
     }
@@ -181,7 +226,7 @@ pub(crate) unsafe fn is_on_disk(datum: Datum) -> bool {
 
 /// The content of a variable-length value: in place where it stands plain in memory, else
 /// decompressed into the current memory context.
-unsafe fn content<'a>(datum: Datum) -> &'a [u8] {
+unsafe fn content<'a>(datum: Datum) -> Result<&'a [u8], Failed> {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: the datum is a varlena that is not on disk. What `ReorderBufferToastReplace` put
     // together is an indirect pointer, unaligned in the tuple, to a varlena in memory.
@@ -191,13 +236,13 @@ unsafe fn content<'a>(datum: Datum) -> &'a [u8] {
             value = if tag == pg_sys::vartag_external::VARTAG_INDIRECT {
                 varlena::vardata_1b_e(value).cast::<*mut pg_sys::varlena>().read_unaligned()
             } else {
-                pg_sys::detoast_attr(value)
+                over_row(|| unguarded::detoast_attr(value))?
             };
         }
         if varlena::varatt_is_4b_c(value) || varlena::varatt_is_1b_e(value) {
-            value = pg_sys::detoast_attr(value);
+            value = over_row(|| unguarded::detoast_attr(value))?;
         }
-        varlena::varlena_to_byte_slice(value)
+        Ok(varlena::varlena_to_byte_slice(value))
     }
 }
 
@@ -216,19 +261,6 @@ unsafe fn encode_timetz(datum: Datum, out: &mut Vec<u8>) {
     out.extend_from_slice(&12_u32.to_be_bytes());
     out.extend_from_slice(&time.time.to_be_bytes());
     out.extend_from_slice(&time.zone.to_be_bytes());
-}
-
-unsafe fn in_utf8<'a>(text: *mut std::ffi::c_char, convert: bool) -> &'a [u8] {
-    // SAFETY: an output function returns a string in the current memory context, the conversion
-    // that or another one.
-    unsafe {
-        if !convert {
-            return CStr::from_ptr(text).to_bytes();
-        }
-        let length = CStr::from_ptr(text).count_bytes() as i32;
-        let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-        CStr::from_ptr(pg_sys::pg_server_to_any(text, length, utf8)).to_bytes()
-    }
 }
 
 /// What `numeric_send` writes, from the on-disk form (utils/adt/numeric.c, NumericChoice): a header

@@ -22,6 +22,10 @@ pub(crate) enum StreamError {
         value: String,
         expected: String,
     },
+    /// The database's text is not UTF-8.
+    Encoding {
+        name: String,
+    },
     /// The extension's schema objects are not in this database.
     ExtensionMissing,
     DefinitionUnreadable {
@@ -102,6 +106,7 @@ impl StreamError {
             | StreamError::OptionMissing { .. }
             | StreamError::OptionInvalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             StreamError::ExtensionMissing => PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            StreamError::Encoding { .. } => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             // sqlstate::DEFINITION_NOT_CURRENT
             StreamError::DefinitionNotCurrent { .. } => {
                 PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION
@@ -131,6 +136,9 @@ impl StreamError {
             }
             StreamError::OptionInvalid { name, value, .. } => {
                 format!("invalid value \"{value}\" for option \"{name}\" of output plugin \"trem\"")
+            }
+            StreamError::Encoding { name } => {
+                format!("the database is encoded in {name}, and TREM reads UTF8 only")
             }
             StreamError::ExtensionMissing => {
                 "extension \"trem\" is not installed in this database".to_owned()
@@ -190,6 +198,7 @@ impl StreamError {
             StreamError::OptionUnknown { .. }
             | StreamError::OptionMissing { .. }
             | StreamError::ExtensionMissing
+            | StreamError::Encoding { .. }
             | StreamError::ValueNotInWal { .. } => None,
         }
     }
@@ -200,6 +209,11 @@ impl StreamError {
                 Some(format!("The options are {}.", options::NAMES.join(", ")))
             }
             StreamError::ExtensionMissing => Some("Run CREATE EXTENSION trem.".to_owned()),
+            StreamError::Encoding { .. } => Some(
+                "Move the data into a database in UTF8: CREATE DATABASE <name> ENCODING 'UTF8' \
+                 TEMPLATE template0; then pg_dump and restore, which convert it."
+                    .to_owned(),
+            ),
             StreamError::DefinitionNotCurrent { .. } => Some(
                 "Read the definition again and restart the stream with its version.".to_owned(),
             ),

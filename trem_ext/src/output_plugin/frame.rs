@@ -8,8 +8,11 @@ use pgrx::pg_sys;
 use trem_wire::codec::{self, Operation, FRAME_BYTES};
 use trem_wire::compress::{Compression, Packer};
 
-use super::encode::make_room;
+use super::encode::{append, make_room};
 use super::error::StreamError;
+
+/// What a packed frame has before its messages, at most.
+const HEAD_BYTES: usize = 16;
 
 /// A buffer that one large row has blown up beyond this is given back after the frame.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -21,6 +24,15 @@ pub(crate) struct Frame {
     row_count: u32,
     rows: Vec<u8>,
     packed: Vec<u8>,
+}
+
+/// How much of a frame was there before a change.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    messages: usize,
+    rows: usize,
+    run: Option<(Operation, u32)>,
+    row_count: u32,
 }
 
 impl Frame {
@@ -52,6 +64,32 @@ impl Frame {
         &mut self.messages
     }
 
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            messages: self.messages.len(),
+            rows: self.rows.len(),
+            run: self.run,
+            row_count: self.row_count,
+        }
+    }
+
+    /// Takes back what was added since. If the run of then was closed, its rows are the first ones
+    /// behind its head, with all that came to it: they become a run once more.
+    pub(crate) fn undo(&mut self, to: Mark) {
+        if self.messages.len() > to.messages {
+            self.rows.clear();
+            if let Some((operation, relation)) = to.run {
+                let closed = &self.messages[to.messages..];
+                self.rows
+                    .extend_from_slice(&codec::rows_of_run(closed, operation, relation)[..to.rows]);
+            }
+            self.messages.truncate(to.messages);
+        }
+        self.rows.truncate(to.rows);
+        (self.run, self.row_count) = (to.run, to.row_count);
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.messages.len() + self.rows.len() >= FRAME_BYTES
     }
@@ -59,7 +97,7 @@ impl Frame {
     fn close_run(&mut self) {
         if let Some((operation, relation)) = self.run.take() {
             let messages = &mut self.messages;
-            make_room(messages, self.rows.len());
+            make_room(messages, self.rows.len() + HEAD_BYTES);
             codec::encode_run(messages, operation, relation, self.row_count, &self.rows);
             self.rows.clear();
             self.row_count = 0;
@@ -92,7 +130,8 @@ impl Frame {
     /// The frame, for somebody else than the server; empties it.
     pub(crate) fn take(&mut self) -> Result<Vec<u8>, StreamError> {
         self.pack()?;
-        let packed = self.packed.clone();
+        let mut packed = Vec::new();
+        append(&mut packed, &self.packed);
         self.clear();
         Ok(packed)
     }
@@ -103,7 +142,7 @@ impl Frame {
 
     fn pack(&mut self) -> Result<(), StreamError> {
         self.close_run();
-        make_room(&mut self.packed, self.messages.len());
+        make_room(&mut self.packed, self.messages.len() + HEAD_BYTES);
         self.packer.pack(&self.messages, &mut self.packed).map_err(packing)
     }
 

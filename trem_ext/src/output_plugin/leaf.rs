@@ -7,6 +7,7 @@
 
 use pgrx::datum::DatumWithOid;
 use pgrx::{pg_sys, spi, Spi};
+use trem_wire::codec::Operation;
 use trem_wire::definition::{DefinedLeaf, DefinedTable, Definition};
 
 use super::emit::{Emitter, Output};
@@ -88,7 +89,7 @@ impl Leaf {
         self.with_target(descriptor, |rows, target| {
             let mut out = Emitter::new(target.definition, output, std::ptr::null_mut());
             // SAFETY: as promised by the caller.
-            unsafe { rows.insert(&mut out, target, row) }
+            unsafe { rows.change(&mut out, target, Operation::Insert, (row, std::ptr::null_mut())) }
         })
     }
 

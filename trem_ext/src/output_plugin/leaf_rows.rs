@@ -10,6 +10,7 @@ use trem_wire::definition::Definition;
 use super::emit::Output;
 use super::error::StreamError;
 use super::leaf::Leaf;
+use crate::pg;
 use crate::pg::table_scan::{self, FewBuffers, Place};
 
 pub(crate) struct LeafRows {
@@ -30,6 +31,7 @@ impl LeafRows {
         leaf: u32,
         (first, end): (u32, Option<u32>),
     ) -> Result<LeafRows, StreamError> {
+        pg::forget_shortage();
         let leaf = Leaf::open(definition, leaf)?;
         Ok(LeafRows {
             output: leaf.output()?,
@@ -57,6 +59,7 @@ impl LeafRows {
                 next
             })?;
         }
+        pg::check_memory();
         match output.frame.is_empty() {
             true => Ok(None),
             false => output.frame.take().map(Some),

@@ -55,6 +55,10 @@ impl Session {
     ) -> Result<Session, StreamError> {
         // SAFETY: in a startup callback.
         let options = unsafe { Options::of(context)? };
+        // SAFETY: a global of the backend.
+        if unsafe { pg_sys::am_walsender } {
+            pg::handle_division();
+        }
         // SAFETY: the decoding context's memory is live, and goes together with the session.
         let (memory, relations, expressions) = unsafe {
             let parent = (*context).context;
@@ -124,11 +128,7 @@ impl Session {
             let descriptor = (*relation).rd_att;
             let mut target = Target { definition, mapping, descriptor, rules };
             let (new, old) = (pg::new_tuple(change), pg::old_tuple(change));
-            match operation {
-                Operation::Insert => rows.insert(&mut out, &mut target, new)?,
-                Operation::Update => rows.update(&mut out, &mut target, new, old)?,
-                Operation::Delete => rows.delete(&mut out, &mut target, old)?,
-            }
+            rows.change(&mut out, &mut target, operation, (new, old))?;
             if !out.emitted {
                 self.skip(context);
             } else if self.output.frame.is_full() {

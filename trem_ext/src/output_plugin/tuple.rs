@@ -11,6 +11,7 @@
 //!
 //! A table with rules takes the way of `ruled` instead; the others pay nothing for there being one.
 
+mod change;
 mod ruled;
 
 use pgrx::pg_sys::{self, Datum};

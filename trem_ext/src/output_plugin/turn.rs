@@ -17,6 +17,11 @@
 //! for the client to confirm exactly what it noted.
 //!
 //! # When nothing is decoded here
+//! - When the setting `trem.read_ahead` is off.
+//! - When the server's functions are not where they are expected ([`is_as_expected`]): another
+//!   library has replaced some, or this is a server whose table is another one.
+//! - While the server holds the slot back until others have its WAL (from 17 on, a failover slot and
+//!   `synchronized_standby_slots`): it waits for them where it reads, which we do in its place.
 //! - While a record is being read or decoded: the server asks whether output is pending there too.
 //!   A reader has no record while it reads one. While the server decodes one, it asks only where
 //!   output is written or progress is told, which are functions of the decoding context: `inside`
@@ -29,10 +34,14 @@
 //! destructor. The stream ends then, and its memory goes, and with it [`Turn`], which puts back
 //! what was replaced. Until then nobody asks.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+use crate::pg;
 
 /// Records of one turn: then replies are looked for, even if nothing was sent.
 const RECORDS_MAX: u32 = 256;
@@ -109,7 +118,21 @@ impl Turn {
             if !pg_sys::am_walsender || pg_sys::RecoveryInProgress() || (*stream).is_some() {
                 return None;
             }
+            if !pg::READ_AHEAD.get() {
+                tell(
+                    PgLogLevel::DEBUG1,
+                    "trem reads no records of the WAL ahead: trem.read_ahead is off",
+                );
+                return None;
+            }
             let theirs = server::COMM_METHODS;
+            let page_reader = (*(*context).reader).routine.page_read;
+            if !is_as_expected(theirs, page_reader) {
+                let message = "trem reads no records of the WAL ahead: the server's functions are \
+                               not where they are expected";
+                tell(PgLogLevel::LOG, message);
+                return None;
+            }
             let ours = CommMethods { is_send_pending, putmessage_noblock, ..*theirs };
             *stream = Some(Stream {
                 context,
@@ -117,7 +140,7 @@ impl Turn {
                 ours,
                 write: (*context).write,
                 update_progress: (*context).update_progress,
-                page_read: (*(*context).reader).routine.page_read,
+                page_read: page_reader,
                 inside: false,
                 sent: false,
                 ended: false,
@@ -129,6 +152,7 @@ impl Turn {
             if let Some(stream) = &*stream {
                 server::COMM_METHODS = &raw const stream.ours;
             }
+            tell(PgLogLevel::DEBUG1, "trem reads records of the WAL ahead");
             Some(Turn(()))
         }
     }
@@ -144,6 +168,56 @@ impl Drop for Turn {
             STREAM = None;
         }
     }
+}
+
+fn tell(level: PgLogLevel, message: &'static str) {
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    ErrorReport::new(code, message, "trem output plugin").report(level);
+}
+
+/// Whether the table is one of six functions of the server itself, and so is the page reader.
+unsafe fn is_as_expected(methods: *const CommMethods, page_read: pg_sys::XLogPageReadCB) -> bool {
+    // SAFETY: the server's table has six entries at least, from 15 to 18; what they are is only
+    // looked at.
+    unsafe {
+        let entries = std::slice::from_raw_parts(methods.cast::<*const c_void>(), 6);
+        let server = object_of(server::XLogReadRecord as *const c_void);
+        let page_read = page_read.map_or(ptr::null(), |function| function as *const c_void);
+        let is_of_server = |&entry: &*const c_void| object_of(entry) == server;
+        let are_distinct =
+            entries.iter().enumerate().all(|(at, entry)| !entries[..at].contains(entry));
+        !server.is_null()
+            && object_of(methods.cast()) == server
+            && entries.iter().chain([&page_read]).all(is_of_server)
+            && are_distinct
+    }
+}
+
+/// Where the program or library begins that an address is in; null: in none.
+unsafe fn object_of(address: *const c_void) -> *const c_void {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: looks an address up, whatever it is; the record is ours.
+    unsafe {
+        match libc::dladdr(address, found.as_mut_ptr()) {
+            0 => ptr::null(),
+            _ => found.assume_init().dli_fbase,
+        }
+    }
+}
+
+/// Whether the server waits for others to have the WAL before it reads it for this slot.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+unsafe fn is_held_back() -> bool {
+    // SAFETY: globals of the backend, which holds the slot; the setting is a string, or null.
+    unsafe {
+        let slots = pg_sys::synchronized_standby_slots;
+        (*pg_sys::MyReplicationSlot).data.failover && !slots.is_null() && *slots != 0
+    }
+}
+
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+unsafe fn is_held_back() -> bool {
+    false
 }
 
 /// The stream, in a function that was installed for it.
@@ -173,6 +247,9 @@ unsafe extern "C-unwind" fn is_send_pending() -> bool {
         let context = stream().context;
         let reader = (*context).reader;
         if theirs() || stream().inside || stream().ended || (*reader).record.is_null() {
+            return theirs();
+        }
+        if is_held_back() {
             return theirs();
         }
         stream().sent = false;

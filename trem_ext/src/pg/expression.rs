@@ -27,10 +27,11 @@ use std::panic::AssertUnwindSafe;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, NodeTag, ParseExprKind, RawParseMode};
 use pgrx::{PgList, PgTryBuilder};
+use trem_wire::sqlstate::is_of_the_session;
 
 pub(crate) use admit::{becomes_json_by_a_cast, has_cast_to_json};
 
-use super::evaluate::is_of_the_server;
+use super::evaluate::Quiet;
 use super::owner::as_role;
 use super::settings::set_for_now;
 use super::{table, utf8};
@@ -124,7 +125,8 @@ pub(crate) fn compile(
     })
 }
 
-/// Runs `work` in a subtransaction that is rolled back if it fails in any way.
+/// Runs `work` in a subtransaction that is rolled back, whatever comes of it. Quietly: the planner
+/// evaluates what has no columns, and a NOTICE of that would go to whoever opens a stream.
 fn in_subtransaction<T>(work: impl FnOnce() -> Result<T, Vec<Fault>>) -> Result<T, Vec<Fault>> {
     // SAFETY: in a transaction; what the subtransaction changes of these two is put back.
     let (memory, owner) = unsafe {
@@ -133,7 +135,9 @@ fn in_subtransaction<T>(work: impl FnOnce() -> Result<T, Vec<Fault>>) -> Result<
         pg_sys::CurrentMemoryContext = before.0;
         before
     };
+    let loud = Quiet::begin();
     let roll_back = move || {
+        loud.end();
         // SAFETY: the subtransaction was begun above, and what runs in it has ended.
         unsafe {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
@@ -162,7 +166,7 @@ fn fault_of(error: &CaughtError) -> Option<Fault> {
     };
     // SAFETY: takes a number apart into a static buffer.
     let code = unsafe { CStr::from_ptr(pg_sys::unpack_sql_state(report.sql_error_code() as i32)) };
-    if is_of_the_server(code.to_bytes()) {
+    if is_of_the_session(code.to_bytes()) {
         return None;
     }
     // The server takes our expressions for those of generated columns.

@@ -60,6 +60,7 @@ static PREVIOUS: OnceLock<pg_sys::emit_log_hook_type> = OnceLock::new();
 /// Called by the server.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn _PG_init() {
+    super::settings::define();
     // SAFETY: a global; the callback is a function that stays loaded.
     unsafe {
         if pg_sys::process_shared_preload_libraries_in_progress {

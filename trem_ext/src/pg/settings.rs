@@ -4,13 +4,29 @@
 //! A walsender is given them for good, because it serves this one stream. A session that calls the
 //! SQL functions gets its own back: there they live in a nest level that the shutdown callback
 //! closes, and the server closes on an error.
+//!
+//! And the one setting of our own.
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{pg_sys, GucContext, GucFlags, GucRegistry, GucSetting};
 use trem_wire::settings::PINNED;
 
 use super::expression::SEARCH_PATH;
+/// `trem.read_ahead`.
+pub(crate) static READ_AHEAD: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Makes it known to the server that has loaded the library.
+pub(super) fn define() {
+    GucRegistry::define_bool_guc(
+        c"trem.read_ahead",
+        c"Decodes several records of the WAL in each turn of a walsender.",
+        c"It makes a stream faster and nothing else. Looked at when a stream starts.",
+        &READ_AHEAD,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
 
 /// The nest level of settings to close at the end; nothing in a walsender.
 pub(crate) struct PinnedSettings(Option<i32>);

@@ -32,8 +32,10 @@ use pgrx::pg_sys::Datum;
 use trem_wire::codec::Operation;
 use trem_wire::message::ErrorRow;
 
+use super::super::encode::take_failure;
 use super::super::inputs::Inputs;
 use super::super::rules::{Condition, Rule};
+use super::change::NO_RULE;
 use super::{
     append, encode_address, encode_row, is_on_disk, Deformed, Emitter, OldRow, Rows, StreamError,
     TableRules, Target, NO_OLD_KEY,
@@ -459,6 +461,9 @@ impl Rows {
             unsafe {
                 if run!(self, target, rules).address(row, key_count).is_ok() {
                     encode_address(target.mapping, row, &mut key);
+                    if take_failure().is_some() {
+                        key.clear();
+                    }
                 }
             }
         }
@@ -474,6 +479,37 @@ impl Rows {
         };
         out.error(target.mapping, &error);
         Ok(())
+    }
+
+    /// The change as an error row when a value cannot be sent.
+    ///
+    /// # Safety
+    /// As for [`Rows::insert_ruled`], the old row if `has_old`.
+    pub(super) unsafe fn give_up_ruled(
+        &mut self,
+        out: &mut Emitter<'_>,
+        target: &mut Target<'_>,
+        rules: &TableRules,
+        operation: Operation,
+        has_old: bool,
+        failed: Failed,
+    ) -> Result<(), StreamError> {
+        let rows = match operation {
+            Operation::Insert => [true, false],
+            Operation::Update => [true, has_old],
+            Operation::Delete => [false, true],
+        };
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if operation == Operation::Update && has_old {
+                let before = out.progress(target.mapping);
+                self.forget_old(out, target, rules)?;
+                if take_failure().is_some() {
+                    out.undo(target.mapping, &before);
+                }
+            }
+            self.fail(out, target, rules, operation, Failure { rule_id: NO_RULE, failed }, rows)
+        }
     }
 
     /// Notes which values that rules read are not in the WAL, after taking from the old row what it
