@@ -180,7 +180,8 @@ COMMENT ON FUNCTION trem.applier_exception(text, jsonb) IS
     '"rule_id", "sqlstate", "commit_lsn", "key"}';
 
 -- The draft may hold what is not published, and be wrong without harm to what runs: of a published
--- task only the server and the published tables are looked at.
+-- task only the server and the published tables are looked at. What changed unseen of those, the
+-- stream meets in its place, and stops there.
 CREATE FUNCTION trem.applier_check(task text)
 RETURNS TABLE (severity text, table_name text, check_name text, message text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
@@ -196,7 +197,7 @@ BEGIN
        OR c.table_name IS NULL AND c.check_name <> 'tables'
        OR EXISTS (SELECT FROM trem.table_status AS s
                   WHERE s.task = served.name AND s.table_name = c.table_name)
-          AND c.check_name NOT IN ('rule', 'name_clash');
+          AND c.check_name NOT IN ('rule', 'name_clash', 'changed');
 END
 $$;
 COMMENT ON FUNCTION trem.applier_check(text) IS
@@ -217,3 +218,6 @@ COMMENT ON FUNCTION trem.applier_status() IS
 COMMENT ON FUNCTION trem.applier_rows(text, oid) IS
     'For the applier: the rows of a table or partition as the stream would bring them, in frames; '
     'a row for which a rule fails is an error row';
+
+COMMENT ON FUNCTION trem.applier_barrier(text, text) IS
+    'For the applier: marks a place in the task''s stream and gives its position';

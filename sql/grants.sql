@@ -23,7 +23,7 @@ BEGIN
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON trem.endpoint, trem.task, trem.task_table, '
                    'trem.rule, trem.task_load, trem.definition TO %I', operator);
     -- What makes pseudonyms cannot be read; passwords can be set and not read.
-    EXECUTE format('REVOKE ALL ON trem.mask_key FROM %I', operator);
+    EXECUTE format('REVOKE ALL ON trem.mask_key, trem.message_key FROM %I', operator);
     EXECUTE format('REVOKE SELECT ON trem.endpoint FROM %I', operator);
     EXECUTE format('GRANT SELECT (name, role, kind, dbname, host, port, username, options, owner) '
                    'ON trem.endpoint TO %I', operator);
@@ -58,6 +58,7 @@ END
 $$;
 
 COMMENT ON FUNCTION trem.give_way() IS 'For the event trigger trem_give_way';
+COMMENT ON FUNCTION trem.note_change() IS 'For the event triggers trem_note_*';
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';
 COMMENT ON FUNCTION trem.create_task(text, text, text, text[], text, jsonb) IS

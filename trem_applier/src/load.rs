@@ -4,6 +4,7 @@
 //! # Protocol, for one table
 //! ```text
 //! target  BEGIN
+//! source    are its parts, in the snapshot, those that were published?
 //! source    BEGIN; SET TRANSACTION SNAPSHOT; LOCK view; is the file the snapshot's?    (per leaf)
 //!           COPY view TO STDOUT  ──►  COPY table FROM STDIN
 //! target  key and indexes
@@ -202,6 +203,7 @@ impl Load {
     ) -> Result<Heap> {
         let mut meter = Meter { load: self, oid: table.oid, rows: 0, bytes: 0, reported: 0 };
         meter.report(TablePhase::Loading);
+        copy::check_parts(source, &round.exported, table).await?;
         target.batch_execute("BEGIN").await?;
         let mut rows_loaded = 0;
         for leaf in &table.leaves {

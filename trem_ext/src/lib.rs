@@ -6,6 +6,7 @@
 //! and `output_plugin`.
 
 mod api;
+mod applier_barrier;
 mod applier_rows;
 mod catalog;
 mod error;
@@ -13,7 +14,7 @@ mod mask;
 mod output_plugin;
 mod peek;
 mod pg;
-mod published;
+mod wal_message;
 
 pgrx::pg_module_magic!();
 
@@ -43,7 +44,13 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/applier.sql",
     name = "applier",
-    requires = ["bootstrap", "views", api::report::check_task, applier_rows::applier_rows]
+    requires = [
+        "bootstrap",
+        "views",
+        api::report::check_task,
+        applier_rows::applier_rows,
+        applier_barrier::applier_barrier
+    ]
 );
 pgrx::extension_sql_file!(
     "../../sql/preview.sql",
@@ -53,7 +60,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/ddl.sql",
     name = "ddl",
-    requires = ["bootstrap", api::ddl::give_way]
+    requires = ["bootstrap", api::ddl::give_way, api::ddl::note_change]
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 

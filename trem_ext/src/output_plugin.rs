@@ -35,6 +35,7 @@ mod rules;
 mod session;
 mod tuple;
 mod turn;
+mod unseen;
 
 use std::ffi::{c_char, c_int, CStr};
 
@@ -178,7 +179,7 @@ unsafe extern "C-unwind" fn commit(
 unsafe extern "C-unwind" fn message(
     context: *mut pg_sys::LogicalDecodingContext,
     transaction: *mut pg_sys::ReorderBufferTXN,
-    _message_lsn: pg_sys::XLogRecPtr,
+    message_lsn: pg_sys::XLogRecPtr,
     transactional: bool,
     prefix: *const c_char,
     content_length: pg_sys::Size,
@@ -192,7 +193,8 @@ unsafe extern "C-unwind" fn message(
         if let Some(session) = session(context) {
             let content = std::slice::from_raw_parts(content.cast::<u8>(), content_length);
             let prefix = CStr::from_ptr(prefix).to_bytes();
-            raise_on_error(session.message(transaction, prefix, content));
+            let lsn = trem_wire::Lsn(message_lsn);
+            raise_on_error(session.message(transaction, lsn, prefix, content));
         }
     }
 }

@@ -15,11 +15,13 @@ mod owner;
 mod settings;
 mod sql_type;
 mod type_name;
+mod wal;
 
 use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
+pub(crate) use dependency::{lock_against_ddl, sees_one_moment};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use evaluate::{Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
@@ -29,6 +31,7 @@ pub(crate) use type_name::{
     has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
     type_name_with_modifier,
 };
+pub(crate) use wal::{add_table_change, insert_lsn, log_message, message_key, top_full_xid};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -1,12 +1,13 @@
-//! What the extension does when somebody changes a table: the event trigger's function. It looks
-//! names up as its caller does and runs no statement, so it pins no `search_path`.
+//! What the extension does when somebody changes a table: the functions of its event triggers. They
+//! look names up as their caller does and run no statement of anybody's, so they pin no
+//! `search_path`. They need no right of the caller, and say nothing to them: they changed their own
+//! table.
 
 use pgrx::prelude::*;
 
-use crate::catalog::ddl;
+use crate::catalog::{ddl, note};
 use crate::pg::event_trigger::{EventTrigger, Handled};
 
-/// Needs no right of the caller, and says nothing to them: they changed their own table.
 #[pg_extern]
 fn give_way(event: EventTrigger) -> Handled {
     let Some(command) = event.command() else { return Handled };
@@ -18,5 +19,11 @@ fn give_way(event: EventTrigger) -> Handled {
             dropped.task
         );
     }
+    Handled
+}
+
+#[pg_extern]
+fn note_change(event: EventTrigger) -> Handled {
+    event.done().into_iter().for_each(note::note);
     Handled
 }

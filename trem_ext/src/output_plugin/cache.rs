@@ -177,6 +177,10 @@ impl Cache {
         let source = Source { definition, table: member.table, leaf, older, rules };
         let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
         if let Some(leaf) = leaf.filter(detached) {
+            if older {
+                // It was a table of its own then, and came later: what it had is asked about.
+                return Ok(State::Foreign);
+            }
             return Err(StreamError::PartitionDetached {
                 task: definition.task.clone(),
                 table: table_name(table),

@@ -6,6 +6,7 @@ use pgrx::spi::quote_literal;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use super::options;
+use crate::wal_message::Change;
 
 /// An error that ends the stream. `table` is `schema.table`, quoted where SQL needs it.
 #[derive(Debug)]
@@ -56,6 +57,14 @@ pub(crate) enum StreamError {
         table: String,
         leaf: String,
     },
+    /// A command changed the table in a way that no row in the WAL shows.
+    ChangedUnseen {
+        task: String,
+        table: String,
+        /// The partition that it is about; one that came has no name here.
+        leaf: Option<String>,
+        change: Change,
+    },
     KeyNotInWal {
         task: String,
         table: String,
@@ -101,6 +110,7 @@ impl StreamError {
             | StreamError::RuleBroken { .. }
             | StreamError::PartitionAdded { .. }
             | StreamError::PartitionDetached { .. }
+            | StreamError::ChangedUnseen { .. }
             | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
             // sqlstate::KEY_NOT_IN_WAL
             StreamError::KeyNotInWal { .. } => PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
@@ -135,6 +145,9 @@ impl StreamError {
             | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
             }
+            StreamError::ChangedUnseen { task, table, .. } => {
+                format!("table {table} of task \"{task}\" changed in a way that no row shows")
+            }
             StreamError::RuleBroken { task, table, rule_id, .. } => {
                 format!("rule {rule_id} of task \"{task}\" does not fit table {table} any more")
             }
@@ -166,6 +179,9 @@ impl StreamError {
             }
             StreamError::PartitionDetached { leaf, .. } => {
                 Some(format!("Its partition {leaf} was detached."))
+            }
+            StreamError::ChangedUnseen { leaf, change, .. } => {
+                Some(unseen_detail(*change, leaf.as_deref()))
             }
             StreamError::KeyNotInWal { reason, .. } => Some((*reason).to_owned()),
             StreamError::LeafTruncated { .. } => Some(
@@ -210,6 +226,9 @@ impl StreamError {
                 start_task(task),
                 reload_table(task, table)
             )),
+            StreamError::ChangedUnseen { task, table, leaf, change } => {
+                Some(unseen_hint(*change, task, table, leaf.as_deref()))
+            }
             StreamError::PartitionDetached { task, table, .. }
             | StreamError::LeafTruncated { task, table, .. }
             | StreamError::ValueNotInWal { task, table, .. } => {
@@ -232,6 +251,54 @@ impl From<StreamError> for ErrorReport {
             report = report.set_hint(hint);
         }
         report
+    }
+}
+
+fn unseen_detail(change: Change, leaf: Option<&str>) -> String {
+    let it = leaf.map_or_else(|| "It".to_owned(), |leaf| format!("Its partition {leaf}"));
+    match change {
+        Change::Attached => match leaf {
+            Some(_) => format!("{it} was attached again: what it was given meanwhile is missing."),
+            None => "A partition with rows was attached: they are not in the stream.".to_owned(),
+        },
+        Change::Detached => format!("{it} was detached: its rows are still on the target."),
+        Change::Dropped => format!("{it} was dropped: its rows are still on the target."),
+        Change::Rewritten => format!("{it} was rewritten: its rows may have other values."),
+        Change::Unlogged => {
+            format!("{it} was set unlogged or logged: what is unlogged is not in the stream.")
+        }
+        Change::TypeAltered => {
+            format!("A type of {}columns was altered.", if leaf.is_some() { "a partition's " } else { "its " })
+        }
+        Change::Renamed => format!("{it} has another name."),
+        Change::Moved => format!("{it} is in another schema, or its schema has another name."),
+    }
+}
+
+fn unseen_hint(change: Change, task: &str, table: &str, leaf: Option<&str>) -> String {
+    let keep = format!("SELECT trem.start_task({}, keep => true)", quote_literal(task));
+    let reload = reload_table(task, table);
+    match change {
+        Change::Dropped if leaf.is_none() => format!(
+            "If the task names it, take it out with SELECT trem.remove_table({}, {}); then go on \
+             with {keep}; its rows stay on the target.",
+            quote_literal(task),
+            quote_literal(table)
+        ),
+        Change::Renamed | Change::Moved => format!(
+            "Rename the target's table as well and go on with {keep}; or publish with {}, which \
+             names the tables to copy again.",
+            start_task(task)
+        ),
+        Change::Unlogged => format!(
+            "Have it logged with ALTER TABLE {} SET LOGGED; then copy the table again with \
+             {reload}; or, when the target's rows were adapted by hand, go on with {keep}.",
+            leaf.unwrap_or(table)
+        ),
+        _ => format!(
+            "Copy the table again with {reload}; or, when the target's rows were adapted by hand, \
+             go on with {keep}."
+        ),
     }
 }
 
