@@ -112,9 +112,7 @@ fn unseen_lines(tables: &[Unseen]) -> Vec<String> {
         ));
     }
     lines.extend(
-        tables
-            .iter()
-            .filter_map(|table| Some(format!("{}: {}.", table.table, table.message()?))),
+        tables.iter().filter_map(|table| Some(format!("{}: {}.", table.table, table.message()?))),
     );
     lines
 }

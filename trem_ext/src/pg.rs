@@ -21,8 +21,8 @@ use std::ffi::{c_char, CStr};
 
 use pgrx::{pg_sys, PgList};
 
-pub(crate) use dependency::{lock_against_ddl, sees_one_moment};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
+pub(crate) use dependency::{lock_against_ddl, sees_one_moment};
 pub(crate) use evaluate::{Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use settings::PinnedSettings;

@@ -44,8 +44,8 @@ struct ExistingColumn {
     required: bool,
 }
 
-/// Everything that keeps `tables`, which were not loaded before, from being loaded here. `own`:
-/// target tables with rows of this task, which may be emptied.
+/// Everything that keeps `tables` from being loaded here. `own`: target tables with rows of this
+/// task, which may be emptied.
 pub async fn check(
     client: &Client,
     definition: &Definition,
@@ -151,11 +151,16 @@ fn check_columns(
     findings: &mut Vec<Finding>,
 ) {
     for column in &table.columns {
-        if let Some(message) = column_differs(column, existing) {
-            findings.push(Finding::error(name, "target_columns", message).hint(
-                "Alter the target table, drop it so that it is created, or change the task's \
-                 rules.",
-            ));
+        if let Some((message, remedy)) = column_differs(column, existing) {
+            let remedy = match remedy {
+                Some(remedy) => format!("On the target: ALTER TABLE {name} {remedy}; or drop"),
+                None => "Alter the target table, or drop".to_owned(),
+            };
+            findings.push(
+                Finding::error(name, "target_columns", message).hint(format!(
+                    "{remedy} it so that it is created; or change the task's rules."
+                )),
+            );
         }
     }
     let unknown = existing.columns.iter().filter(|(name, column)| {
@@ -171,16 +176,25 @@ fn check_columns(
     }
 }
 
-fn column_differs(column: &DefinedColumn, existing: &Existing) -> Option<String> {
+/// What is wrong with a column on the target, and the clause of ALTER TABLE that mends it.
+fn column_differs(column: &DefinedColumn, existing: &Existing) -> Option<(String, Option<String>)> {
     let DefinedColumn { name, type_name, .. } = column;
+    let quoted = escape_identifier(name);
     match existing.columns.get(name) {
-        None => Some(format!("column \"{name}\" ({type_name}) is missing on the target")),
-        Some(there) if there.generated => {
-            Some(format!("column \"{name}\" is generated on the target, so it takes no values"))
-        }
-        Some(there) if there.type_name != *type_name => Some(format!(
-            "column \"{name}\" is {} on the target and {type_name} in the task",
-            there.type_name
+        None => Some((
+            format!("column \"{name}\" ({type_name}) is missing on the target"),
+            Some(format!("ADD COLUMN {quoted} {type_name}")),
+        )),
+        Some(there) if there.generated => Some((
+            format!("column \"{name}\" is generated on the target, so it takes no values"),
+            Some(format!("ALTER COLUMN {quoted} DROP EXPRESSION")),
+        )),
+        Some(there) if there.type_name != *type_name => Some((
+            format!(
+                "column \"{name}\" is {} on the target and {type_name} in the task",
+                there.type_name
+            ),
+            None,
         )),
         Some(_) => None,
     }

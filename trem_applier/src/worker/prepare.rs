@@ -50,12 +50,10 @@ impl Run {
         let stored = progress::read(client, &definition.task_id).await?;
         let records = progress::read_tables(client, &definition.task_id).await?;
         let due = all_due(client, definition, &records).await?;
-        let added: Vec<_> =
-            due.iter().filter(|(_, due)| *due == Due::Add).map(|(table, _)| *table).collect();
-        let own = own(definition, &records);
-        let findings = schema::check(client, definition, &added, &own).await?;
+        let own = own(definition, &due, &records);
+        let findings = schema::check(client, definition, &to_load(&due), &own).await?;
         self.warn(&findings);
-        refuse(&findings)?;
+        refuse(&findings).map_err(|error| then_start(error, definition))?;
 
         let all_again = due.iter().all(|(_, due)| matches!(due, Due::Add | Due::Reload));
         let (progress, fresh) = match stored {
@@ -206,7 +204,7 @@ impl Run {
         let applied = stored.map_or(Lsn::INVALID, |stored| stored.applied_lsn);
         let client = self.session.client();
         client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
-        let (task_id, own) = (&definition.task_id, own(definition, records));
+        let (task_id, own) = (&definition.task_id, own(definition, due, records));
         for record in records {
             let oid = record.source_oid;
             let mut tables = definition.tables.iter();
@@ -218,9 +216,7 @@ impl Run {
             }
             progress::forget_table(client, task_id, oid).await?;
         }
-        let added: Vec<_> =
-            due.iter().filter(|(_, due)| *due == Due::Add).map(|(table, _)| *table).collect();
-        schema::create(client, definition, &added).await?;
+        schema::create(client, definition, &to_load(due)).await?;
         for (table, due) in due {
             let empty = match due {
                 Due::Add => {
@@ -339,13 +335,26 @@ fn is_at(record: &TableRecord, table: &DefinedTable) -> bool {
     record.target_schema == table.target_schema && record.target_name == table.target_name
 }
 
-/// Target tables with rows of the task that belong to no table of it any more, or elsewhere.
-fn own(definition: &Definition, records: &[TableRecord]) -> Vec<schema::Name> {
+/// Target tables with rows of the task that will be others, or belong to no table of it any more.
+fn own(
+    definition: &Definition,
+    due: &[(&DefinedTable, Due)],
+    records: &[TableRecord],
+) -> Vec<schema::Name> {
     let left = |record: &&TableRecord| {
         let mut tables = definition.tables.iter();
         !tables.any(|table| table.oid == record.source_oid && is_at(record, table))
     };
-    records.iter().filter(left).map(|record| (record.target_schema.clone(), record.target_name.clone())).collect()
+    let left = records.iter().filter(left);
+    let left = left.map(|record| (record.target_schema.clone(), record.target_name.clone()));
+    let again = due.iter().filter(|(_, due)| *due == Due::Reload);
+    left.chain(again.map(|(table, _)| schema::name_of(table))).collect()
+}
+
+/// The tables that are loaded from the beginning.
+fn to_load<'a>(due: &[(&'a DefinedTable, Due)]) -> Vec<&'a DefinedTable> {
+    let loaded = due.iter().filter(|(_, due)| matches!(due, Due::Add | Due::Reload));
+    loaded.map(|(table, _)| *table).collect()
 }
 
 fn due(table: &DefinedTable, record: Option<&TableRecord>) -> Due {
@@ -378,6 +387,13 @@ fn verify_slot(definition: &Definition, stored: &Progress, slot: Option<Slot>) -
         return Err(Error::new(Kind::Mismatch, message).hint(start_over(definition)));
     }
     Ok(())
+}
+
+/// Nobody here notices that the target was mended: whoever did it says so.
+fn then_start(error: Error, definition: &Definition) -> Error {
+    let hint = error.hint_text().unwrap_or_default();
+    let hint = format!("{hint} Then SELECT trem.start_task('{}');", definition.task);
+    error.hint(hint.trim_start())
 }
 
 /// The remedy when progress and slot do not belong together: every table anew.

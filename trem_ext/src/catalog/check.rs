@@ -185,7 +185,9 @@ fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> R
     let published: Vec<Published> = spi::rows(PUBLISHED, &[draft.task.name.as_str().into()])?;
     for table in &published {
         let message = match table {
-            Published { exists: true, views_missing: true, .. } => "the view through which it is read is gone",
+            Published { exists: true, views_missing: true, .. } => {
+                "the view through which it is read is gone"
+            }
             _ => continue,
         };
         let hint = format!("SELECT trem.start_task('{}'); publishes anew.", draft.task.name);

@@ -44,13 +44,14 @@ pub(crate) fn reloads_only(draft: &Draft, plan: &Plan) -> Result<bool, Error> {
         .filter_map(|table| {
             let oid = table["oid"].as_u64()?;
             let shape = plan.shapes.iter().find(|shape| u64::from(shape.table.oid) == oid)?;
-            let attnums: Vec<_> = table["columns"].as_array()?.iter().map(|c| &c["attnum"]).collect();
-            // A column that is published nowhere yet needs somebody's word: its table may hide some.
-            let known = shape.columns.iter().all(|column| {
-                attnums.iter().any(|attnum| attnum.as_i64() == Some(column.attnum().into()))
-            });
+            let attnums: Vec<_> =
+                table["columns"].as_array()?.iter().map(|column| &column["attnum"]).collect();
+            let is_new = |attnum: i16| !attnums.iter().any(|of| of.as_i64() == Some(attnum.into()));
+            // Where something is hidden, a new column needs somebody's word.
+            let shows_more =
+                shape.hides_values() && shape.columns.iter().any(|column| is_new(column.attnum()));
             let again = table["load_generation"].as_i64()? < shape.load_generation;
-            (again && known).then_some(oid)
+            (again && !shows_more).then_some(oid)
         })
         .collect();
     Ok(!differs(draft, plan, &again)? && unseen::find(draft, plan)?.is_empty())

@@ -190,7 +190,10 @@ fn changed(before: &Before, shape: &Shape, noted: &Noted) -> Option<String> {
             return Some(format!("{it} was rewritten: its rows may have other values"));
         }
         if has(oid, Change::TypeAltered) {
-            return Some(format!("a type of the columns of {} was altered", name::display(schema, leaf)));
+            return Some(format!(
+                "a type of the columns of {} was altered",
+                name::display(schema, leaf)
+            ));
         }
     }
     None

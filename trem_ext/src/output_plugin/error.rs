@@ -268,7 +268,10 @@ fn unseen_detail(change: Change, leaf: Option<&str>) -> String {
             format!("{it} was set unlogged or logged: what is unlogged is not in the stream.")
         }
         Change::TypeAltered => {
-            format!("A type of {}columns was altered.", if leaf.is_some() { "a partition's " } else { "its " })
+            format!(
+                "A type of {}columns was altered.",
+                if leaf.is_some() { "a partition's " } else { "its " }
+            )
         }
         Change::Renamed => format!("{it} has another name."),
         Change::Moved => format!("{it} is in another schema, or its schema has another name."),
@@ -279,12 +282,7 @@ fn unseen_hint(change: Change, task: &str, table: &str, leaf: Option<&str>) -> S
     let keep = format!("SELECT trem.start_task({}, keep => true)", quote_literal(task));
     let reload = reload_table(task, table);
     match change {
-        Change::Dropped if leaf.is_none() => format!(
-            "If the task names it, take it out with SELECT trem.remove_table({}, {}); then go on \
-             with {keep}; its rows stay on the target.",
-            quote_literal(task),
-            quote_literal(table)
-        ),
+        Change::Dropped if leaf.is_none() => format!("To leave its rows there, go on with {keep}."),
         Change::Renamed | Change::Moved => format!(
             "Rename the target's table as well and go on with {keep}; or publish with {}, which \
              names the tables to copy again.",

@@ -110,11 +110,8 @@ pub(crate) fn add_table_change(lsn: u64, relation: u32, root: u32, change: &str)
         ];
         let mut is_null = [false; 5];
         if (*(*table).rd_att).natts as usize == values.len() {
-            let row = pg_sys::heap_form_tuple(
-                (*table).rd_att,
-                values.as_mut_ptr(),
-                is_null.as_mut_ptr(),
-            );
+            let row =
+                pg_sys::heap_form_tuple((*table).rd_att, values.as_mut_ptr(), is_null.as_mut_ptr());
             pg_sys::CatalogTupleInsert(table, row);
         }
         pg_sys::table_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);

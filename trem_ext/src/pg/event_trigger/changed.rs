@@ -21,8 +21,14 @@ const PERSISTENCE: i32 = 0x01;
 const VALUES: i32 = 0x02 | 0x04;
 
 pub(crate) enum Done {
-    Attached { parent: u32, partition: u32 },
-    Detached { parent: u32, partition: u32 },
+    Attached {
+        parent: u32,
+        partition: u32,
+    },
+    Detached {
+        parent: u32,
+        partition: u32,
+    },
     Dropped(u32),
     Rewritten(u32),
     /// From logged to unlogged, or back.
@@ -139,7 +145,8 @@ unsafe fn rename(statement: &pg_sys::RenameStmt) -> Vec<Done> {
     }
 }
 
-const ALTERED_RELATIONS: &str = "SELECT c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
+const ALTERED_RELATIONS: &str =
+    "SELECT c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
     WHERE c.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid
       AND c.objsubid OPERATOR(pg_catalog.=) 0";
 
