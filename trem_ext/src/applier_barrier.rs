@@ -3,6 +3,9 @@
 //!
 //! In Rust, because what it writes is signed with a secret that nobody may read.
 
+// pgrx raises its own report, which is large, from an `Err`: one per statement.
+#![allow(clippy::result_large_err)]
+
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

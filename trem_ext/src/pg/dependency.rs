@@ -174,8 +174,8 @@ pub(crate) fn tables_with_type(type_oid: u32) -> Vec<u32> {
             } else if user.class == pg_sys::RelationRelationId {
                 match relation_kind(object) {
                     Some(kind) if TABLES.contains(&kind) => tables.push(object),
-                    // SAFETY: a look-up of a relation that is there.
                     Some(pg_sys::RELKIND_COMPOSITE_TYPE) => {
+                        // SAFETY: a look-up of a relation that is there.
                         of_type = Some(unsafe { pg_sys::get_rel_type_id(user.object) }.to_u32());
                     }
                     _ => {}
