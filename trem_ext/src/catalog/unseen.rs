@@ -212,9 +212,10 @@ fn gone(draft: &Draft, before: &Before) -> Result<Option<Unseen>, Error> {
             item.kind == ItemKind::Pattern && item.schema_name.as_deref() == Some(schema)
         })
     };
-    let by_name = draft.items.iter().any(|item| {
-        item.kind == ItemKind::Table && item.table_oid == Some(before.oid)
-    });
+    let by_name = draft
+        .items
+        .iter()
+        .any(|item| item.kind == ItemKind::Table && item.table_oid == Some(before.oid));
     if by_name || !by_pattern(&before.source_schema) {
         return Ok(None);
     }
