@@ -95,3 +95,5 @@ COMMENT ON FUNCTION trem.applier_rows(text, bigint, oid, bigint, bigint) IS
     'would bring them, in frames; a row for which a rule fails is an error row';
 COMMENT ON FUNCTION trem.applier_reread(text, bigint, oid, bytea[]) IS
     'For the applier: the rows of these keys, each in a frame of its own; NULL if there is none';
+COMMENT ON FUNCTION trem.applier_barrier(text, text) IS
+    'For the applier: marks a place in the task''s stream and gives its position';

@@ -103,6 +103,29 @@ CREATE TABLE trem.view_token (
     task_id uuid NOT NULL REFERENCES trem.task (task_id) ON DELETE CASCADE
 );
 COMMENT ON TABLE trem.view_token IS 'Tokens with which the views of trem_read call trem.computed';
+-- What tells TREM's own messages in the WAL from those of others. Only the owner of the extension
+-- may look. Not dumped: every database has its own.
+CREATE TABLE trem.message_key (
+    key bytea NOT NULL
+);
+COMMENT ON TABLE trem.message_key IS 'The secret under which TREM signs its messages in the WAL';
+INSERT INTO trem.message_key (key)
+-- Each id has 122 bits from the server's strong random source.
+SELECT sha256(convert_to(string_agg(gen_random_uuid()::text, '-'), 'UTF8'))
+FROM generate_series(1, 3);
+
+-- What happened to tables that no row in the WAL shows, written by the event triggers: rows are
+-- only added, and go when no published definition is older than they are.
+CREATE TABLE trem.table_change (
+    lsn        pg_lsn NOT NULL,
+    relation   oid NOT NULL,
+    -- The partitioned table at the top, or the relation itself.
+    root       oid NOT NULL,
+    change     text NOT NULL,
+    changed_at timestamptz NOT NULL
+);
+COMMENT ON TABLE trem.table_change IS
+    'Changes of tables that are not in the WAL: partitions that came or went, rewrites, renames';
 
 -- The draft: how often a table was ordered to be loaded; no row counts as 1.
 CREATE TABLE trem.task_load (

@@ -98,6 +98,7 @@ COMMENT ON FUNCTION trem.applier_status_rows() IS 'For trem.applier_status: its 
 COMMENT ON FUNCTION trem.store_report(uuid, jsonb) IS 'For trem.applier_report';
 COMMENT ON FUNCTION trem.store_exceptions(uuid, jsonb) IS 'For trem.applier_exception';
 COMMENT ON FUNCTION trem.give_way() IS 'For the event trigger trem_give_way';
+COMMENT ON FUNCTION trem.note_change() IS 'For the event triggers trem_note_*';
 COMMENT ON FUNCTION trem.table_schema(text) IS 'The columns of a table';
 COMMENT ON FUNCTION trem.drop_endpoint(text) IS 'Forgets an endpoint that no task uses';
 COMMENT ON FUNCTION trem.create_task(text, text, text, text[], text, jsonb) IS

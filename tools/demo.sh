@@ -187,7 +187,7 @@ applier_pid=$!
 # travels through the stream, and the target's progress passes it.
 catch_up() {
     local _
-    mark=$(source_sql -c "SELECT pg_logical_emit_message(true, 'trem', 'barrier:demo')")
+    mark=$(source_sql -c "SELECT trem.applier_barrier('demo', 'demo')")
     for _ in $(seq 600); do
         if [ "$(target_sql -c "SELECT applied_lsn > '$mark' FROM trem_target.progress")" = t ]; then
             return

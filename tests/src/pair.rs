@@ -167,9 +167,9 @@ impl Pair {
     /// nothing else of the task comes after.
     #[track_caller]
     pub fn catch_up(&mut self, task: &str, applier: &mut Applier) {
-        let marked = self.source.text(
-            "SELECT pg_logical_emit_message(true, 'trem', 'barrier:test ' || gen_random_uuid())",
-        );
+        let marked = self
+            .source
+            .text(&format!("SELECT trem.applier_barrier('{task}', 'test-' || gen_random_uuid())"));
         // A slot made after the mark starts beyond it: then the copy has it, once it is done.
         let reached = format!(
             "SELECT applied_lsn > '{marked}' AND NOT EXISTS (SELECT FROM trem_target.table_state s

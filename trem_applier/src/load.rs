@@ -3,6 +3,7 @@
 //! # Protocol, for one table
 //! ```text
 //! target  BEGIN
+//! source    are its parts, in the snapshot, those that were published?
 //! source    BEGIN; SET TRANSACTION SNAPSHOT; lock it; is the file the snapshot's?    (per leaf)
 //!           frames of rows  ──►  COPY table FROM STDIN
 //! target  key and indexes
@@ -190,6 +191,7 @@ impl Load {
     ) -> Result<Heap> {
         let mut meter = Meter { load: self, oid: table.oid, rows: 0, bytes: 0, reported: 0 };
         meter.report(TablePhase::Loading);
+        copy::check_parts(source, &round.exported, table).await?;
         target.batch_execute("BEGIN").await?;
         let mut rows_loaded = 0;
         for leaf in &table.leaves {

@@ -6,6 +6,7 @@ use pgrx::PgSqlErrorCode;
 
 use crate::catalog::name;
 use crate::catalog::problem::Problem;
+use crate::catalog::unseen::{Reason, Unseen};
 use crate::pg::expression::Fault;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +30,8 @@ pub(crate) enum Error {
     State { message: String, hint: String },
     #[error("task \"{task}\" cannot be started: {} found", count(problems.len()))]
     Refused { task: String, problems: Vec<Problem> },
-    #[error("rules of loaded tables of task \"{task}\" changed")]
-    RulesChanged { task: String, tables: Vec<String> },
+    #[error("{} of task \"{task}\" changed", what_changed(tables))]
+    Unseen { task: String, tables: Vec<Unseen> },
     #[error("access to the catalog failed: {0}")]
     Catalog(String),
 }
@@ -49,7 +50,7 @@ impl Error {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
             }
             Error::NotReplicable { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            Error::State { .. } | Error::Refused { .. } | Error::RulesChanged { .. } => {
+            Error::State { .. } | Error::Refused { .. } | Error::Unseen { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Error::Catalog(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -61,10 +62,7 @@ impl Error {
             Error::Refused { problems, .. } => {
                 Some(problems.iter().map(Problem::line_with_remedy).collect::<Vec<_>>().join("\n"))
             }
-            Error::RulesChanged { tables, .. } => Some(format!(
-                "The target holds rows of {} as the published rules made them.",
-                tables.join(", ")
-            )),
+            Error::Unseen { tables, .. } => Some(unseen_lines(tables).join("\n")),
             Error::Faulty { faults, .. } if faults.len() > 1 => {
                 let lines = faults.iter().map(|fault| match &fault.hint {
                     Some(hint) => format!("{}\n    {hint}", fault.message),
@@ -86,19 +84,7 @@ impl Error {
             Error::Refused { task, .. } => {
                 format!("SELECT * FROM trem.check_task('{task}'); shows all that was found.")
             }
-            Error::RulesChanged { task, tables } => {
-                let reloads: Vec<String> = tables
-                    .iter()
-                    .map(|table| {
-                        format!("SELECT trem.reload_table('{task}', {});", name::literal(table))
-                    })
-                    .collect();
-                format!(
-                    "Have them loaded again: {} Or, when the target was adapted by hand: SELECT \
-                     trem.start_task('{task}', keep => true);",
-                    reloads.join(" ")
-                )
-            }
+            Error::Unseen { task, tables } => unseen_hint(task, tables),
             Error::Faulty { faults, .. } => match faults.as_slice() {
                 [fault] => fault.hint.clone().unwrap_or_default(),
                 _ => String::new(),
@@ -113,6 +99,57 @@ impl Error {
 /// null would leave a column bare whose mask somebody believes to have set.
 pub(crate) fn given<T>(argument: &str, value: Option<T>) -> Result<T, Error> {
     value.ok_or_else(|| Error::invalid(format!("{argument} is null"), ""))
+}
+
+fn of_rules(tables: &[Unseen]) -> Vec<&str> {
+    let of_rules = tables.iter().filter(|table| table.reason == Reason::Rules);
+    of_rules.map(|table| table.table.as_str()).collect()
+}
+
+fn what_changed(tables: &[Unseen]) -> &'static str {
+    match of_rules(tables).len() == tables.len() {
+        true => "rules of loaded tables",
+        false => "loaded tables",
+    }
+}
+
+fn unseen_lines(tables: &[Unseen]) -> Vec<String> {
+    let of_rules = of_rules(tables);
+    let mut lines = Vec::new();
+    if !of_rules.is_empty() {
+        lines.push(format!(
+            "The target holds rows of {} as the published rules made them.",
+            of_rules.join(", ")
+        ));
+    }
+    lines.extend(
+        tables.iter().filter_map(|table| Some(format!("{}: {}.", table.table, table.message()?))),
+    );
+    lines
+}
+
+fn unseen_hint(task: &str, tables: &[Unseen]) -> String {
+    let keep = format!("SELECT trem.start_task('{task}', keep => true);");
+    let there = tables.iter().filter(|table| !matches!(table.reason, Reason::Gone(_)));
+    let reloads: Vec<String> = there
+        .map(|table| {
+            format!("SELECT trem.reload_table('{task}', {});", name::literal(&table.table))
+        })
+        .collect();
+    if reloads.is_empty() {
+        return format!("To leave those rows where they are: {keep}");
+    }
+    if reloads.len() == tables.len() {
+        return format!(
+            "Have them loaded again: {} Or, when the target was adapted by hand: {keep}",
+            reloads.join(" ")
+        );
+    }
+    format!(
+        "Have those loaded again that are there: {} Then, or when the target was adapted by hand: \
+         {keep}",
+        reloads.join(" ")
+    )
 }
 
 /// One reason stands in the message; more are in the detail.

@@ -6,6 +6,7 @@
 //! and `output_plugin`.
 
 mod api;
+mod applier_barrier;
 mod applier_rows;
 mod applier_summary;
 mod catalog;
@@ -14,7 +15,7 @@ mod mask;
 mod output_plugin;
 mod peek;
 mod pg;
-mod published;
+mod wal_message;
 
 pgrx::pg_module_magic!();
 
@@ -66,7 +67,8 @@ pgrx::extension_sql_file!(
         applier_rows::applier_rows,
         applier_summary::applier_summary,
         applier_rows::applier_lock,
-        applier_rows::applier_reread
+        applier_rows::applier_reread,
+        applier_barrier::applier_barrier
     ]
 );
 pgrx::extension_sql_file!(
@@ -77,7 +79,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/ddl.sql",
     name = "ddl",
-    requires = ["bootstrap", api::ddl::give_way, api::ddl::keep_slots]
+    requires = ["bootstrap", api::ddl::give_way, api::ddl::keep_slots, api::ddl::note_change]
 );
 pgrx::extension_sql_file!("../../sql/grants.sql", name = "grants", finalize);
 

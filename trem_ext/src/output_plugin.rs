@@ -39,6 +39,7 @@ mod rules;
 mod session;
 mod tuple;
 mod turn;
+mod unseen;
 
 use std::ffi::{c_char, c_int, CStr};
 
@@ -204,7 +205,7 @@ unsafe extern "C-unwind" fn commit(
 unsafe extern "C-unwind" fn message(
     context: *mut pg_sys::LogicalDecodingContext,
     transaction: *mut pg_sys::ReorderBufferTXN,
-    _message_lsn: pg_sys::XLogRecPtr,
+    message_lsn: pg_sys::XLogRecPtr,
     transactional: bool,
     prefix: *const c_char,
     content_length: pg_sys::Size,
@@ -218,6 +219,6 @@ unsafe extern "C-unwind" fn message(
         let Some(session) = session(context) else { return Ok(()) };
         let content = std::slice::from_raw_parts(content.cast::<u8>(), content_length);
         let prefix = CStr::from_ptr(prefix).to_bytes();
-        session.message(transaction, prefix, content)
+        session.message(transaction, trem_wire::Lsn(message_lsn), prefix, content)
     });
 }

@@ -2,13 +2,16 @@
 //!
 //! Peeks into the task's slot with the plugin, takes the frames apart and shows the values as text.
 //! Consumes nothing. For people and for the regression tests, not for the applier.
+//!
+//! A slot may hold back any amount, and a person wants to see how it begins: no more lines than the
+//! limit come back, and no more frames are held than have brought them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{self, quote_qualified_identifier, SpiError};
+use pgrx::spi::{quote_qualified_identifier, SpiError};
 use serde_json::Value;
 use trem_wire::codec::{decode_frame, DecodeError};
 use trem_wire::compress::Unpacker;
@@ -29,6 +32,8 @@ enum PeekError {
     TaskIsNull,
     #[error("the slot cannot be peeked: {0}")]
     Spi(#[from] SpiError),
+    #[error("upto_nchanges must be at least 1; null is no limit")]
+    Limit,
 }
 
 /// One line of the answer.
@@ -45,7 +50,7 @@ struct Line {
 fn peek_changes(
     task: Option<&str>,
     slot_name: default!(Option<&str>, "NULL"),
-    upto_nchanges: default!(Option<i32>, "NULL"),
+    upto_nchanges: default!(Option<i32>, "1000"),
 ) -> Result<
     TableIterator<
         'static,
@@ -61,15 +66,21 @@ fn peek_changes(
 > {
     let task = task.ok_or(PeekError::TaskIsNull)?;
     let slot_name = slot_name.map_or_else(|| trem_wire::slot_name(task), str::to_owned);
-    let mut unpacker = Unpacker::new()?;
-    let mut reader = Reader::default();
+    let limit = match upto_nchanges {
+        None => usize::MAX,
+        Some(limit @ 1..) => limit as usize,
+        Some(_) => return Err(PeekError::Limit),
+    };
     // The values are shown as the stream has text, whatever the session's settings.
     let mut settings = PinnedSettings::for_call();
-    for frame in frames(task, &slot_name, upto_nchanges)? {
+    let mut reader = Reader::default();
+    read(task, &slot_name, upto_nchanges, |frame, unpacker| {
         for message in decode_frame(&unpacker.unpack(&frame)?)? {
             reader.read(message);
         }
-    }
+        Ok(reader.lines.len() < limit)
+    })?;
+    reader.lines.truncate(limit);
     settings.restore();
     Ok(TableIterator::new(reader.lines.into_iter().map(|line| {
         let data = line.data.map(JsonText);
@@ -77,15 +88,18 @@ fn peek_changes(
     })))
 }
 
-/// The frames as the slot has them, under the current definition.
-fn frames(
+/// Hands over the frames as the slot has them, under the current definition, until one is enough.
+fn read(
     task: &str,
     slot_name: &str,
     upto_nchanges: Option<i32>,
-) -> Result<Vec<Vec<u8>>, spi::Error> {
+    mut more: impl FnMut(Vec<u8>, &mut Unpacker) -> Result<bool, PeekError>,
+) -> Result<(), PeekError> {
     const FRAMES: &str = "SELECT data FROM pg_catalog.pg_logical_slot_peek_binary_changes(
         $1::pg_catalog.name, NULL, $2, 'task', $3, 'proto_version', $4, 'definition_version',
         trem.applier_definition($3) OPERATOR(pg_catalog.->>) 'definition_version')";
+    /// Frames have 64 KB, but for one row that is larger.
+    const FETCHED_TOGETHER: i64 = 8;
     let proto_version = PROTO_VERSION.to_string();
     let arguments = [
         DatumWithOid::from(slot_name),
@@ -93,9 +107,22 @@ fn frames(
         DatumWithOid::from(task),
         DatumWithOid::from(proto_version.as_str()),
     ];
+    let mut unpacker = Unpacker::new()?;
     Spi::connect(|client| {
-        let rows = client.select(FRAMES, None, &arguments)?;
-        rows.map(|row| row.get::<Vec<u8>>(1)).filter_map(Result::transpose).collect()
+        // The server decodes into a file of its own; what is not fetched is never in memory.
+        let mut cursor = client.try_open_cursor(FRAMES, &arguments)?;
+        loop {
+            let fetched = cursor.fetch(FETCHED_TOGETHER)?;
+            if fetched.is_empty() {
+                return Ok(());
+            }
+            for row in fetched {
+                let Some(frame) = row.get::<Vec<u8>>(1)? else { continue };
+                if !more(frame, &mut unpacker)? {
+                    return Ok(());
+                }
+            }
+        }
     })
 }
 

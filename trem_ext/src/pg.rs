@@ -21,6 +21,7 @@ pub(crate) mod table_scan;
 mod type_name;
 mod type_shape;
 pub(crate) mod view_token;
+mod wal;
 
 use std::ffi::{c_char, CStr};
 
@@ -29,6 +30,7 @@ use trem_wire::message::RowFormat;
 
 pub(crate) use allocate::{check_memory, forget_shortage, with_parachute};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
+pub(crate) use dependency::{lock_against_ddl, sees_one_moment};
 pub(crate) use evaluate::{handle_division, over_row, Evaluator, Failed};
 pub(crate) use owner::{
     as_extension_owner, as_role, caller, is_member, is_superuser, pin_for_reading, role_name,
@@ -41,6 +43,7 @@ pub(crate) use type_name::{
     type_name, type_name_with_modifier,
 };
 pub(crate) use type_shape::{remember_order, type_shapes};
+pub(crate) use wal::{add_table_change, insert_lsn, log_message, message_key, top_full_xid};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -43,9 +43,10 @@ INSERT INTO part VALUES (41, 4);
 TRUNCATE item, foreign_to_the_task RESTART IDENTITY CASCADE;
 INSERT INTO item VALUES (7, 'seven');
 COMMIT;
--- Of the messages only ours, and only inside transactions.
+-- Of the messages only those that TREM wrote.
 BEGIN;
-SELECT pg_logical_emit_message(true, 'trem', 'barrier:42') IS NOT NULL AS ours,
+SELECT trem.applier_barrier('decode_changes', '42') IS NOT NULL AS ours,
+       pg_logical_emit_message(true, 'trem', 'barrier:decode_changes:43') IS NOT NULL AS forged,
        pg_logical_emit_message(true, 'other', 'x') IS NOT NULL AS other,
        pg_logical_emit_message(false, 'trem', 'x') IS NOT NULL AS outside;
 COMMIT;
@@ -68,7 +69,13 @@ FROM pg_logical_slot_peek_binary_changes('trem_decode_changes', NULL, NULL,
 SELECT count(*) AS frames, sum(length(data)) < 100000 AS small, min(get_byte(data, 0)) AS packing
 FROM pg_logical_slot_peek_binary_changes('trem_decode_changes', NULL, NULL,
     'task', 'decode_changes', 'definition_version', '1', 'compression', 'zstd');
-SELECT operation, count(*) FROM trem.peek_changes('decode_changes') GROUP BY 1 ORDER BY 1;
+SELECT operation, count(*) FROM trem.peek_changes('decode_changes', NULL, NULL)
+GROUP BY 1 ORDER BY 1;
+-- Without a limit of one's own 1000 lines.
+SELECT count(*) FROM trem.peek_changes('decode_changes');
+SELECT operation FROM trem.peek_changes('decode_changes', upto_nchanges => 2);
+SELECT operation FROM trem.peek_changes('decode_changes', upto_nchanges => 0);
+SELECT trem.applier_barrier('decode_changes', 'no:token');
 
 SELECT pg_drop_replication_slot('trem_decode_changes');
 SELECT trem.stop_task('decode_changes');

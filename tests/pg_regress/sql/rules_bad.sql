@@ -1,6 +1,17 @@
 -- Rules that are refused, each with what to do; everything wrong with one at once.
 SET client_min_messages = warning;
 CREATE SCHEMA app;
+-- What is said of a filter, or that it is made.
+CREATE FUNCTION trem_error(expression text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    made bigint;
+BEGIN
+    made := trem.set_filter('t', 'app.t', expression);
+    PERFORM trem.set_filter('t', 'app.t', NULL);
+    RETURN 'made';
+EXCEPTION WHEN OTHERS THEN RETURN SQLERRM;
+END
+$$;
 CREATE FUNCTION app.mine(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 CREATE OPERATOR app.### (FUNCTION = app.mine, RIGHTARG = int);
 CREATE TYPE app.mood AS ENUM ('good', 'bad');
@@ -41,6 +52,18 @@ SELECT trem.set_value('t', 'app.t', 'name', 'random()::text');
 SELECT trem.set_value('t', 'app.t', 'name', 'now()::text');
 SELECT trem.set_value('t', 'app.t', 'name', 'current_user::text');
 SELECT trem.set_value('t', 'app.t', 'd', '''today''::date');
+SELECT expression, trem_error(expression) FROM unnest(ARRAY[
+    $$d < E'\x6eow'$$, $$d < U&'\006eow'$$, $x$d < $q$Now$q$$x$, $$d < 'to'
+    'day'$$, $$date 'tomorrow' > d$$, $$d = ANY ('{2020-01-01,"yesterday"}')$$,
+    $$'[2020-01-01,now)'::daterange @> d$$, $$'{[2020-01-01,today]}'::datemultirange @> d$$,
+    $$'now'::text::timestamptz > '2020-01-01'$$, $$('n' || 'ow')::timestamp > '2020-01-01'$$,
+    $$(string_to_array('now', ',')::date[])[1] > d$$, $$('{"a": "now"}'::jsonb ->> 'a')::date > d$$,
+    $$d < '2020-01-01' AND name <> 'now'$$, $$name = ANY ('{now,today}')$$
+]) AS expression;
+-- With a schema a name would mean another table in a partition's view.
+SELECT trem.set_filter('t', 'app.t', 'app.t.n < 100');
+SELECT trem.set_filter('t', 'app.t', 't.n < 100') > 0 AS made;
+SELECT trem.set_filter('t', 'app.t', NULL);
 SELECT trem.set_value('t', 'app.t', 'name', '(SELECT max(name) FROM app.t)');
 SELECT trem.set_filter('t', 'app.t', 'EXISTS (SELECT FROM app.t)');
 SELECT trem.set_value('t', 'app.t', 'n', 'max(n)');
@@ -182,3 +205,4 @@ SELECT trem.drop_task('t');
 SELECT trem.drop_endpoint('src'), trem.drop_endpoint('dst');
 SELECT count(*) FROM app.t;
 DROP SCHEMA app CASCADE;
+DROP FUNCTION trem_error;

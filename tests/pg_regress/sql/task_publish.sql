@@ -97,7 +97,12 @@ SELECT severity, table_name, check_name, message FROM trem.applier_check('t');
 SELECT trem.start_task('t');
 SELECT trem.remove_table('t', 'app.p');
 SELECT trem.start_task('t');
+SELECT trem.start_task('t', keep => true);
 SELECT severity, table_name, check_name, message FROM trem.check_task('t');
+-- In a transaction that sees one moment only the catalog could be older than its locks.
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT trem.start_task('t');
+ROLLBACK;
 -- Another reader.
 CREATE ROLE regress_other LOGIN REPLICATION;
 SELECT trem.alter_endpoint('src', username => 'regress_other');

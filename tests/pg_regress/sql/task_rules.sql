@@ -44,6 +44,9 @@ SELECT arguments FROM trem.transformation WHERE kind = 'rename_table';
 SELECT trem.rename_schema('t', 'crm.*', 'Depósito') > 0 AS made;
 SELECT trem.rename_column('t', 'app.orders', 'amount', 'id') > 0 AS made;
 SELECT trem.rename_schema('t', 'app.lines', 'pg_lines') > 0 AS made;
+SELECT trem.rename_schema('t', 'app.lines', 'trem_read') > 0 AS made;
+SELECT trem.rename_schema('t', 'app.*', 'information_schema') > 0 AS made;
+SELECT trem.rename_schema('t', 'app.lines', '') > 0 AS made;
 SELECT severity, table_name, check_name, message, hint FROM trem.check_task('t')
 WHERE severity = 'error' ORDER BY table_name, check_name;
 SELECT trem.drop_transformation(id) FROM trem.transformation

@@ -184,17 +184,12 @@ impl Control {
         Ok(Lsn(row.get::<_, PgLsn>(0).into()))
     }
 
-    /// Writes a transaction that comes down the stream as a barrier, after everything that was
-    /// committed before.
-    pub async fn emit_barrier(&self, token: &str) -> Result<()> {
-        let content = format!("barrier:{token}");
-        let sql = format!(
-            "BEGIN; SET LOCAL synchronous_commit = on; \
-             SELECT pg_catalog.pg_logical_emit_message(true, '{}', '{content}'); COMMIT",
-            trem_wire::MESSAGE_PREFIX
-        );
-        self.client.batch_execute(&sql).await?;
-        Ok(())
+    /// Writes a transaction that comes down the task's stream as a barrier, after everything that
+    /// was committed before.
+    pub async fn emit_barrier(&self, task: &str, token: &str) -> Result<()> {
+        self.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
+        self.client.execute("SELECT trem.applier_barrier($1, $2)", &[&task, &token]).await?;
+        Ok(self.client.batch_execute("COMMIT").await?)
     }
 }
 

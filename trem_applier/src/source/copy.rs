@@ -5,7 +5,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio_postgres::types::{ToSql, Type};
-use trem_wire::definition::{DefinedLeaf, Definition};
+use trem_wire::definition::{DefinedLeaf, DefinedTable, Definition};
 use trem_wire::sqlstate::is_of_the_session;
 
 use super::snapshot;
@@ -35,6 +35,34 @@ pub async fn lock(
         [&definition.task, &definition.definition_version, &leaf.oid];
     let same: bool = client.query_one(&statement, &parameters).await?.get(0);
     Ok(if same { Heap::AsInSnapshot } else { Heap::Rewritten })
+}
+
+/// An error unless the snapshot shows the table as it was published: the same partitions, all
+/// logged. One that came or went between the publish and the snapshot would be in neither the copy
+/// nor the stream.
+pub async fn check_parts(client: &Client, exported: &str, table: &DefinedTable) -> Result<()> {
+    snapshot::begin(client, exported).await?;
+    let sql = "WITH RECURSIVE part (oid) AS (
+                   SELECT $1::oid
+                   UNION ALL
+                   SELECT i.inhrelid
+                   FROM part JOIN pg_class AS c USING (oid) JOIN pg_inherits AS i
+                        ON i.inhparent = c.oid AND NOT i.inhdetachpending
+                   WHERE c.relkind = 'p')
+               SELECT array_agg(c.oid ORDER BY c.oid) FILTER (WHERE c.relpersistence = 'p'),
+                      count(*) FILTER (WHERE c.relpersistence <> 'p')
+               FROM part JOIN pg_class AS c USING (oid) WHERE c.relkind <> 'p'";
+    let row = client.query_one(sql, &[&table.oid]).await?;
+    client.batch_execute("COMMIT").await?;
+    let parts: Vec<u32> = row.get::<_, Option<_>>(0).unwrap_or_default();
+    let mut published: Vec<u32> = table.leaves.iter().map(|leaf| leaf.oid).collect();
+    published.sort_unstable();
+    if parts == published && row.get::<_, i64>(1) == 0 {
+        return Ok(());
+    }
+    let message = "it does not have the partitions, or the rows, that it had when it was published";
+    Err(Error::new(Kind::TableChanged, message)
+        .hint("Publish the task again with SELECT trem.start_task(...)."))
 }
 
 /// An error that a value of a row is to blame for, if it is not a rule's own: a data exception, a

@@ -256,6 +256,19 @@ fn taken(error: Error, record: &TableRecord) -> Error {
         .hint("Rename the table in one of the two tasks with trem.rename_table.")
 }
 
+/// A table is known by another name on the target from now on; its old record is forgotten already.
+pub async fn rename_table(
+    client: &Client,
+    task_id: &str,
+    old: &TableRecord,
+    (target_schema, target_name): &(String, String),
+) -> Result<()> {
+    let (target_schema, target_name) = (target_schema.clone(), target_name.clone());
+    let record = TableRecord { target_schema, target_name, ..old.clone() };
+    write_table(client, task_id, &record).await?;
+    write_reread_end(client, task_id, record.source_oid, record.reread_end).await
+}
+
 pub async fn forget_table(client: &Client, task_id: &str, source_oid: u32) -> Result<()> {
     let sql = "DELETE FROM trem_target.table_state
                WHERE task_id = $1::text::uuid AND source_oid = $2";

@@ -14,6 +14,22 @@ use crate::check::Finding;
 use crate::connect::Client;
 use crate::error::{Error, Result};
 
+/// Schema and name of a table on the target.
+pub type Name = (String, String);
+
+/// Where a table of the definition belongs.
+pub fn name_of(table: &DefinedTable) -> Name {
+    (table.target_schema.clone(), table.target_name.clone())
+}
+
+/// Whether there is anything of that name.
+pub async fn exists(client: &Client, name: &Name) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n
+                                  ON n.oid = c.relnamespace
+                              WHERE n.nspname = $1 AND c.relname = $2)";
+    Ok(client.query_one(sql, &[&name.0, &name.1]).await?.get(0))
+}
+
 /// A table that is already there, as the target's catalog has it.
 struct Existing {
     oid: u32,
@@ -28,19 +44,23 @@ struct ExistingColumn {
     required: bool,
 }
 
-/// Everything that keeps `tables` from being loaded here. `fresh`: not loaded before, so rows in
-/// them are not the task's own.
+/// Everything that keeps `tables` from being loaded here. `own`: target tables with rows of this
+/// task, which may be emptied.
 pub async fn check(
     client: &Client,
     definition: &Definition,
     tables: &[&DefinedTable],
+    own: &[Name],
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for table in tables {
         let name = quote_table(&table.target_schema, &table.target_name);
         match find(client, table).await? {
             Some(existing) => {
-                check_existing(client, definition, table, &existing, &name, &mut findings).await?;
+                let must_be_empty = definition.mode.has_full_load()
+                    && definition.options.target_tables == TargetTables::Create
+                    && !own.contains(&name_of(table));
+                check_existing(client, table, &existing, must_be_empty, &mut findings).await?;
             }
             None if definition.options.target_tables == TargetTables::Keep
                 || !definition.mode.has_full_load() =>
@@ -81,12 +101,12 @@ async fn find(client: &Client, table: &DefinedTable) -> Result<Option<Existing>>
 
 async fn check_existing(
     client: &Client,
-    definition: &Definition,
     table: &DefinedTable,
     existing: &Existing,
-    name: &str,
+    must_be_empty: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
+    let name = &quote_table(&table.target_schema, &table.target_name);
     if !matches!(existing.kind.as_str(), "r" | "p") {
         let message = "the name is taken by something that is not a table";
         findings.push(
@@ -105,8 +125,6 @@ async fn check_existing(
         );
         return Ok(());
     }
-    let must_be_empty =
-        definition.mode.has_full_load() && definition.options.target_tables == TargetTables::Create;
     let sql = format!("SELECT EXISTS (SELECT FROM {name})");
     if must_be_empty && client.query_one(&sql, &[]).await?.get(0) {
         let hint = format!(
@@ -136,11 +154,16 @@ fn check_columns(
     findings: &mut Vec<Finding>,
 ) {
     for column in &table.columns {
-        if let Some(message) = column_differs(column, existing) {
-            findings.push(Finding::error(name, "target_columns", message).hint(
-                "Alter the target table, drop it so that it is created, or change the task's \
-                 rules.",
-            ));
+        if let Some((message, remedy)) = column_differs(column, existing) {
+            let remedy = match remedy {
+                Some(remedy) => format!("On the target: ALTER TABLE {name} {remedy}; or drop"),
+                None => "Alter the target table, or drop".to_owned(),
+            };
+            findings.push(
+                Finding::error(name, "target_columns", message).hint(format!(
+                    "{remedy} it so that it is created; or change the task's rules."
+                )),
+            );
         }
     }
     let unknown = existing.columns.iter().filter(|(name, column)| {
@@ -156,16 +179,25 @@ fn check_columns(
     }
 }
 
-fn column_differs(column: &DefinedColumn, existing: &Existing) -> Option<String> {
+/// What is wrong with a column on the target, and the clause of ALTER TABLE that mends it.
+fn column_differs(column: &DefinedColumn, existing: &Existing) -> Option<(String, Option<String>)> {
     let DefinedColumn { name, type_name, .. } = column;
+    let quoted = escape_identifier(name);
     match existing.columns.get(name) {
-        None => Some(format!("column \"{name}\" ({type_name}) is missing on the target")),
-        Some(there) if there.generated => {
-            Some(format!("column \"{name}\" is generated on the target, so it takes no values"))
-        }
-        Some(there) if there.type_name != *type_name => Some(format!(
-            "column \"{name}\" is {} on the target and {type_name} in the task",
-            there.type_name
+        None => Some((
+            format!("column \"{name}\" ({type_name}) is missing on the target"),
+            Some(format!("ADD COLUMN {quoted} {type_name}")),
+        )),
+        Some(there) if there.generated => Some((
+            format!("column \"{name}\" is generated on the target, so it takes no values"),
+            Some(format!("ALTER COLUMN {quoted} DROP EXPRESSION")),
+        )),
+        Some(there) if there.type_name != *type_name => Some((
+            format!(
+                "column \"{name}\" is {} on the target and {type_name} in the task",
+                there.type_name
+            ),
+            None,
         )),
         Some(_) => None,
     }
@@ -235,29 +267,60 @@ async fn create_schema(client: &Client, schema: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the key and the indexes that the table does not have yet.
+/// Builds the key and the indexes that the table does not have yet. An index whose name is taken,
+/// by one of a table that had this one's name before say, gets a name of its own.
 pub async fn create_indexes(client: &Client, table: &DefinedTable) -> Result<()> {
     let name = quote_table(&table.target_schema, &table.target_name);
     for index in &table.index_statements {
+        let other = other_name(&index.name, table.oid);
         let has = match index.key {
             true => has_key(client, &name, table).await?,
-            false => has_index(client, &name, &index.name).await?,
+            false => has_index(client, &name, &[&index.name, &other]).await?,
         };
         if has {
             continue;
         }
-        client.batch_execute(&index.create_statement).await.map_err(|error| {
+        let taken = exists(client, &(table.target_schema.clone(), index.name.clone())).await?;
+        let statement = match taken {
+            true => renamed(&index.create_statement, &index.name, &other),
+            false => index.create_statement.clone(),
+        };
+        client.batch_execute(&statement).await.map_err(|error| {
             Error::from(error).context(format!("creating index \"{}\" on {name}", index.name))
         })?;
     }
     Ok(())
 }
 
-async fn has_index(client: &Client, table: &str, index: &str) -> Result<bool> {
+/// `<name>_<oid of the source table>`, cut to what PostgreSQL keeps.
+fn other_name(name: &str, oid: u32) -> String {
+    const NAME_BYTES_MAX: usize = 63;
+    let suffix = format!("_{oid}");
+    let mut end = name.len().min(NAME_BYTES_MAX - suffix.len());
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &name[..end])
+}
+
+/// The statement with another name for its index: what follows the one of these words.
+fn renamed(statement: &str, name: &str, other: &str) -> String {
+    let (name, other) = (escape_identifier(name), escape_identifier(other));
+    for words in [" ADD CONSTRAINT ", "INDEX "] {
+        let before = format!("{words}{name} ");
+        if let Some(at) = statement.find(&before) {
+            let rest = &statement[at + before.len()..];
+            return format!("{}{words}{other} {rest}", &statement[..at]);
+        }
+    }
+    statement.to_owned()
+}
+
+async fn has_index(client: &Client, table: &str, names: &[&str]) -> Result<bool> {
     let sql = "SELECT EXISTS (
                    SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                   WHERE i.indrelid = $1::text::regclass AND c.relname = $2)";
-    Ok(client.query_one(sql, &[&table, &index]).await?.get(0))
+                   WHERE i.indrelid = $1::text::regclass AND c.relname = ANY ($2))";
+    Ok(client.query_one(sql, &[&table, &names]).await?.get(0))
 }
 
 /// Whether some unique index stands on exactly the key columns.
@@ -295,11 +358,32 @@ pub async fn check_new(
 ) -> Result<Vec<Finding>> {
     let known = "SELECT to_regclass('trem_target.table_state') IS NOT NULL";
     if !client.query_one(known, &[]).await?.get::<_, bool>(0) {
-        return check(client, definition, tables).await;
+        return check(client, definition, tables, &[]).await;
     }
     let records = super::progress::read_tables(client, &definition.task_id).await?;
     let is_new =
         |table: &&&DefinedTable| !records.iter().any(|record| record.source_oid == table.oid);
     let new: Vec<_> = tables.iter().filter(is_new).copied().collect();
-    check(client, definition, &new).await
+    check(client, definition, &new, &[]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{other_name, renamed};
+
+    #[test]
+    fn an_index_gets_another_name_and_nothing_else_does() {
+        let primary = "ALTER TABLE \"s\".\"d_pkey\" ADD CONSTRAINT \"d_pkey\" PRIMARY KEY (\"id\")";
+        assert_eq!(
+            renamed(primary, "d_pkey", "d_pkey_7"),
+            "ALTER TABLE \"s\".\"d_pkey\" ADD CONSTRAINT \"d_pkey_7\" PRIMARY KEY (\"id\")"
+        );
+        let unique = "CREATE UNIQUE INDEX \"i\" ON \"s\".\"i\" USING \"btree\" (\"i\")";
+        assert_eq!(
+            renamed(unique, "i", "i_7"),
+            "CREATE UNIQUE INDEX \"i_7\" ON \"s\".\"i\" USING \"btree\" (\"i\")"
+        );
+        assert_eq!(other_name("d_pkey", 7), "d_pkey_7");
+        assert_eq!(other_name(&"é".repeat(40), 16_400).len(), 62);
+    }
 }

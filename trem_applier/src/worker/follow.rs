@@ -325,7 +325,7 @@ impl Run {
             let emitted = async {
                 Control::connect(&source, &format!("{task}:barrier"))
                     .await?
-                    .emit_barrier(&sent)
+                    .emit_barrier(&task, &sent)
                     .await
             };
             if let Err(error) = emitted.await {

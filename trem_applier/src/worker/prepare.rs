@@ -8,6 +8,7 @@ use trem_wire::{slot_name, Lsn};
 
 use super::{Fresh, Run};
 use crate::check::{refuse, Finding, Severity};
+use crate::connect::Client;
 use crate::error::{Error, Kind, Result};
 use crate::report::{TablePhase, TableReport};
 use crate::source::control::Slot;
@@ -25,6 +26,8 @@ enum Due {
     Reload,
     /// Its load did not come to an end.
     Resume,
+    /// It has another name, and so has its table on the target: somebody renamed that by hand.
+    Renamed,
     Nothing,
 }
 
@@ -46,12 +49,11 @@ impl Run {
         progress::bootstrap(client).await?;
         let stored = progress::read(client, &definition.task_id).await?;
         let records = progress::read_tables(client, &definition.task_id).await?;
-        let due: Vec<_> = definition.tables.iter().map(|t| (t, due(t, &records))).collect();
-        let added: Vec<_> =
-            due.iter().filter(|(_, due)| *due == Due::Add).map(|(table, _)| *table).collect();
-        let findings = schema::check(client, definition, &added).await?;
+        let due = all_due(client, definition, &records).await?;
+        let own = own(definition, &due, &records);
+        let findings = schema::check(client, definition, &to_load(&due), &own).await?;
         self.warn(&findings);
-        refuse(&findings)?;
+        refuse(&findings).map_err(|error| then_start(error, definition))?;
 
         let all_again = due.iter().all(|(_, due)| matches!(due, Due::Add | Due::Reload));
         let (progress, fresh) = match stored {
@@ -68,7 +70,7 @@ impl Run {
                 let again = stored.is_some();
                 let (progress, holder) = self.create_slot(definition, replication).await?;
                 let lsn = progress.applied_lsn;
-                self.record(definition, &progress, &due, again).await?;
+                self.record(definition, &progress, (&due, &own), again).await?;
                 self.report_tables(definition).await?;
                 return Ok((Some(progress), Some((holder, lsn))));
             }
@@ -169,7 +171,7 @@ impl Run {
         &self,
         definition: &Definition,
         progress: &Progress,
-        due: &[(&DefinedTable, Due)],
+        (due, own): (&[(&DefinedTable, Due)], &[schema::Name]),
         again: bool,
     ) -> Result<()> {
         let client = self.session.client();
@@ -184,7 +186,7 @@ impl Run {
         for (table, due) in due {
             let empty = definition.options.target_tables == TargetTables::Truncate
                 || *due == Due::Reload
-                || (again && *due != Due::Add);
+                || (again && (*due != Due::Add || own.contains(&schema::name_of(table))));
             self.write_pending(definition, table, progress.applied_lsn, empty).await?;
         }
         client.batch_execute("COMMIT").await?;
@@ -202,20 +204,32 @@ impl Run {
         let applied = stored.map_or(Lsn::INVALID, |stored| stored.applied_lsn);
         let client = self.session.client();
         client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
+        let (task_id, own) = (&definition.task_id, own(definition, due, records));
         for record in records {
-            if !definition.tables.iter().any(|table| table.oid == record.source_oid) {
-                let (task_id, oid) = (&definition.task_id, record.source_oid);
-                exception::settle_table(client, task_id, oid).await?;
-                progress::forget_table(client, task_id, oid).await?;
+            let oid = record.source_oid;
+            let mut tables = definition.tables.iter();
+            match tables.find(|table| table.oid == oid) {
+                // Two tables may have swapped their names: no name is in the way of another.
+                Some(table) if is_at(record, table) => continue,
+                Some(_) => {}
+                None => exception::settle_table(client, task_id, oid).await?,
             }
+            progress::forget_table(client, task_id, oid).await?;
         }
-        let added: Vec<_> =
-            due.iter().filter(|(_, due)| *due == Due::Add).map(|(table, _)| *table).collect();
-        schema::create(client, definition, &added).await?;
+        schema::create(client, definition, &to_load(due)).await?;
         for (table, due) in due {
             let empty = match due {
-                Due::Add => definition.options.target_tables == TargetTables::Truncate,
+                Due::Add => {
+                    definition.options.target_tables == TargetTables::Truncate
+                        || own.contains(&schema::name_of(table))
+                }
                 Due::Reload => true,
+                Due::Renamed => {
+                    let old = records.iter().find(|record| record.source_oid == table.oid);
+                    let old = old.expect("a table that is known by another name");
+                    progress::rename_table(client, task_id, old, &schema::name_of(table)).await?;
+                    continue;
+                }
                 Due::Resume | Due::Nothing => continue,
             };
             self.write_pending(definition, table, applied, empty).await?;
@@ -280,14 +294,73 @@ impl Run {
     }
 }
 
-fn due(table: &DefinedTable, records: &[TableRecord]) -> Due {
-    let Some(record) = records.iter().find(|record| record.source_oid == table.oid) else {
-        return Due::Add;
+async fn all_due<'a>(
+    client: &Client,
+    definition: &'a Definition,
+    records: &[TableRecord],
+) -> Result<Vec<(&'a DefinedTable, Due)>> {
+    let mut all = Vec::with_capacity(definition.tables.len());
+    for table in &definition.tables {
+        let record = records.iter().find(|record| record.source_oid == table.oid);
+        let renamed = match record {
+            Some(record) if !is_at(record, table) => {
+                is_renamed(client, definition, record, table).await?
+            }
+            _ => false,
+        };
+        all.push((table, if renamed { Due::Renamed } else { due(table, record) }));
+    }
+    Ok(all)
+}
+
+/// The task has the table under another name, and the target's was renamed by hand: it is there,
+/// and none of the old name is, unless another table of the task belongs there now.
+async fn is_renamed(
+    client: &Client,
+    definition: &Definition,
+    record: &TableRecord,
+    table: &DefinedTable,
+) -> Result<bool> {
+    if record.load_generation < table.load_generation || record.state != TableState::Live {
+        return Ok(false);
+    }
+    let old = (record.target_schema.clone(), record.target_name.clone());
+    let is_of_another = definition.tables.iter().any(|table| schema::name_of(table) == old);
+    Ok(schema::exists(client, &schema::name_of(table)).await?
+        && (is_of_another || !schema::exists(client, &old).await?))
+}
+
+/// The target table is the one that the definition means.
+fn is_at(record: &TableRecord, table: &DefinedTable) -> bool {
+    record.target_schema == table.target_schema && record.target_name == table.target_name
+}
+
+/// Target tables with rows of the task that will be others, or belong to no table of it any more.
+fn own(
+    definition: &Definition,
+    due: &[(&DefinedTable, Due)],
+    records: &[TableRecord],
+) -> Vec<schema::Name> {
+    let left = |record: &&TableRecord| {
+        let mut tables = definition.tables.iter();
+        !tables.any(|table| table.oid == record.source_oid && is_at(record, table))
     };
-    let same_table =
-        record.target_schema == table.target_schema && record.target_name == table.target_name;
+    let left = records.iter().filter(left);
+    let left = left.map(|record| (record.target_schema.clone(), record.target_name.clone()));
+    let again = due.iter().filter(|(_, due)| *due == Due::Reload);
+    left.chain(again.map(|(table, _)| schema::name_of(table))).collect()
+}
+
+/// The tables that are loaded from the beginning.
+fn to_load<'a>(due: &[(&'a DefinedTable, Due)]) -> Vec<&'a DefinedTable> {
+    let loaded = due.iter().filter(|(_, due)| matches!(due, Due::Add | Due::Reload));
+    loaded.map(|(table, _)| *table).collect()
+}
+
+fn due(table: &DefinedTable, record: Option<&TableRecord>) -> Due {
+    let Some(record) = record else { return Due::Add };
     match record.state {
-        _ if !same_table => Due::Add,
+        _ if !is_at(record, table) => Due::Add,
         _ if record.load_generation < table.load_generation => Due::Reload,
         TableState::Loading => Due::Resume,
         TableState::Live => Due::Nothing,
@@ -314,6 +387,13 @@ fn verify_slot(definition: &Definition, stored: &Progress, slot: Option<Slot>) -
         return Err(Error::new(Kind::Mismatch, message).hint(start_over(definition)));
     }
     Ok(())
+}
+
+/// Nobody here notices that the target was mended: whoever did it says so.
+fn then_start(error: Error, definition: &Definition) -> Error {
+    let hint = error.hint_text().unwrap_or_default();
+    let hint = format!("{hint} Then SELECT trem.start_task('{}');", definition.task);
+    error.hint(hint.trim_start())
 }
 
 /// The remedy when progress and slot do not belong together: every table anew.

@@ -1,13 +1,14 @@
-//! What the extension does when somebody changes a table: the event trigger's function. It looks
-//! names up as its caller does and runs no statement, so it pins no `search_path`.
+//! What the extension does when somebody changes a table: the functions of its event triggers. They
+//! look names up as their caller does and run no statement of anybody's, so they pin no
+//! `search_path`. They need no right of the caller, and say nothing to them: they changed their own
+//! table.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::{ddl, slots};
+use crate::catalog::{ddl, note, slots};
 use crate::pg::event_trigger::{EventTrigger, Handled};
 
-/// Needs no right of the caller, and says nothing to them: they changed their own table.
 #[pg_extern]
 fn give_way(event: EventTrigger) -> Handled {
     let Some(command) = event.command() else { return Handled };
@@ -30,4 +31,10 @@ fn keep_slots(event: EventTrigger) -> Result<Handled, ErrorReport> {
         slots::refuse_while_there_are()?;
     }
     Ok(Handled)
+}
+
+#[pg_extern]
+fn note_change(event: EventTrigger) -> Handled {
+    event.done().into_iter().for_each(note::note);
+    Handled
 }

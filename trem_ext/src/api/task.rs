@@ -8,8 +8,8 @@ use trem_wire::slot_name;
 
 use crate::catalog::draft::{self, Draft, Task};
 use crate::catalog::name::{self, TableName};
-use crate::catalog::problem::Severity;
-use crate::catalog::publish::{self, Change};
+use crate::catalog::problem::{Problem, Severity};
+use crate::catalog::publish;
 use crate::catalog::{access, check, endpoint, items, options, plan, spi, table, view};
 use crate::error::{given, Error};
 
@@ -146,20 +146,26 @@ fn start_task(
 fn start(name: &str, keep: bool) -> Result<i64, Error> {
     let task = draft::find_for_change(name)?;
     let draft = Draft::load(task)?;
-    let mut plan = plan::build(&draft)?;
-    let mut problems = check::all(&draft, &mut plan)?;
+    let mut fresh = publish::freshen(&draft)?;
+    let problems = check::all(&draft, &mut fresh.plan)?;
     let warnings = problems.iter().filter(|problem| problem.severity == Severity::Warning);
     // What publishing mends needs no word here.
     for problem in warnings.filter(|problem| problem.check != "published") {
         warning!("{}", problem.line());
     }
-    problems.retain(|problem| problem.severity == Severity::Error);
-    if !problems.is_empty() {
-        return Err(Error::Refused { task: name.to_owned(), problems });
-    }
-    let version = publish::publish(&draft, &plan, keep)?;
+    refuse(name, problems)?;
+    let version = publish::publish(&draft, &fresh, keep)?;
     set_state(name, "started")?;
     Ok(version)
+}
+
+/// An error if there is any among the problems; what changed, publishing asks about.
+fn refuse(task: &str, mut problems: Vec<Problem>) -> Result<(), Error> {
+    problems.retain(|of| of.severity == Severity::Error && of.check != check::CHANGED);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused { task: task.to_owned(), problems })
 }
 
 #[pg_extern]
@@ -252,9 +258,10 @@ fn reload(task: &str, table_name: &str) -> Result<(), Error> {
         return Ok(());
     }
     let draft = Draft::load(draft.task)?;
-    let plan = plan::build(&draft)?;
-    if publish::change(&draft, &plan)? == Change::LoadsOnly {
-        publish::publish(&draft, &plan, false)?;
+    let mut fresh = publish::freshen(&draft)?;
+    if publish::reloads_only(&draft, &fresh.plan)? {
+        refuse(&name, check::all(&draft, &mut fresh.plan)?)?;
+        publish::publish(&draft, &fresh, false)?;
         notify(&name)
     } else {
         drafted(&draft.task);

@@ -8,9 +8,10 @@ use super::draft::{Draft, Task};
 use super::name;
 use super::plan::Plan;
 use super::problem::Problem;
-use super::publish::{self, Change};
+use super::publish;
 use super::shape::Shape;
 use super::table::{Column, Leaf};
+use super::unseen::{self, Reason};
 use super::{access, endpoint, environment, spi};
 use crate::error::Error;
 
@@ -31,6 +32,7 @@ pub(crate) fn all(draft: &Draft, plan: &mut Plan) -> Result<Vec<Problem>, Error>
         }
     }
     check_published(draft, plan, &mut problems)?;
+    check_unseen(draft, plan, &mut problems)?;
     problems.sort_by_key(|problem| problem.severity);
     Ok(problems)
 }
@@ -197,8 +199,9 @@ fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> R
     let published: Vec<Published> = spi::rows(PUBLISHED, &[draft.task.name.as_str().into()])?;
     for table in &published {
         let message = match table {
-            Published { exists: false, .. } => "a published table was dropped",
-            Published { views_missing: true, .. } => "the view through which it is read is gone",
+            Published { exists: true, views_missing: true, .. } => {
+                "the view through which it is read is gone"
+            }
             _ => continue,
         };
         let hint = format!("SELECT trem.start_task('{}'); publishes anew.", draft.task.name);
@@ -216,7 +219,7 @@ fn check_published(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> R
         problems
             .push(Problem::info("not_published", message, hint.as_str()).of(shape.table.display()));
     }
-    if !tables_added && publish::change(draft, plan)? != Change::Nothing {
+    if !tables_added && publish::changes_anything(draft, plan)? {
         let message = "the draft, or a table, changed since the definition was published";
         problems.push(Problem::info("not_published", message, hint));
     }
@@ -243,6 +246,28 @@ fn check_identity(draft: &Draft, problems: &mut Vec<Problem>) -> Result<(), Erro
             draft.task.name
         );
         problems.push(Problem::warning("restored", message, hint));
+    }
+    Ok(())
+}
+
+/// The name of the check that a publish asks about, unless it is told to keep what there is.
+pub(crate) const CHANGED: &str = "changed";
+
+/// What no stream brings of published tables.
+fn check_unseen(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> Result<(), Error> {
+    let task = &draft.task.name;
+    for found in unseen::find(draft, plan)? {
+        let Some(message) = found.message() else { continue };
+        let keep = format!("SELECT trem.start_task('{task}', keep => true);");
+        let hint = match found.reason {
+            Reason::Gone(_) => format!("To leave it at that: {keep}"),
+            _ => format!(
+                "SELECT trem.reload_table('{task}', {}); or, when the target was adapted by hand: \
+                 {keep}",
+                name::literal(&found.table)
+            ),
+        };
+        problems.push(Problem::error(CHANGED, message, hint).of(found.table.as_str()));
     }
     Ok(())
 }

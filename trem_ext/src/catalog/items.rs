@@ -40,8 +40,7 @@ pub(crate) fn add(task: &Task, table_name: &str) -> Result<(), Error> {
                     hint: "SELECT * FROM trem.list_schemas(); lists what there is.".to_owned(),
                 });
             }
-            let of_system = schema.starts_with("pg_") || schema == "information_schema";
-            if of_system || schema.starts_with("trem") {
+            if name::is_reserved_schema(&schema) {
                 return Err(Error::invalid(
                     format!("schema \"{schema}\" belongs to the system"),
                     "Only tables of users can be replicated.",

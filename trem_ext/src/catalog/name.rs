@@ -64,15 +64,36 @@ fn parts(text: &str) -> Result<Vec<String>, Error> {
     Ok(parsed.map(|parsed| parsed.parts).unwrap_or_default())
 }
 
+/// Schemas that are not for tables of users.
+pub(crate) fn is_reserved_schema(schema: &str) -> bool {
+    schema.starts_with("pg_")
+        || ["information_schema", "trem", "trem_read", "trem_target"].contains(&schema)
+}
+
 /// Checks a name that the target is to have.
 pub(crate) fn check_new(what: &str, name: &str) -> Result<(), Error> {
     if name.is_empty() {
-        return Err(Error::invalid(format!("the new name of the {what} is empty"), ""));
+        return Err(Error::invalid(
+            format!("the new name of the {what} is empty"),
+            "Choose a name with a character at least.",
+        ));
     }
     if what == "column" && SYSTEM_COLUMNS.contains(&name) {
         return Err(Error::invalid(
             format!("a column cannot be named \"{name}\", which is a system column"),
             "Choose another name.",
+        ));
+    }
+    if what == "column" && name == "trem_ctid" {
+        return Err(Error::invalid(
+            "a column cannot be named \"trem_ctid\", which TREM's views use",
+            "Choose another name.",
+        ));
+    }
+    if what == "schema" && is_reserved_schema(name) {
+        return Err(Error::invalid(
+            format!("the target schema \"{name}\" is reserved"),
+            "Choose another schema: this one belongs to the system or to TREM.",
         ));
     }
     if name.len() > NAME_BYTES_MAX {
@@ -94,19 +115,10 @@ pub(crate) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }
 
-/// A qualified name for a person: quoted where it must be.
+/// A qualified name for a person: quoted where it must be, as the server itself decides that
+/// (`%I`): what one side writes the other compares.
 pub(crate) fn display(schema: &str, name: &str) -> String {
-    format!("{}.{}", display_part(schema), display_part(name))
-}
-
-fn display_part(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain {
-        name.to_owned()
-    } else {
-        quoted(name)
-    }
+    pgrx::spi::quote_qualified_identifier(schema, name)
 }
 
 /// A string constant for a statement, whatever `standard_conforming_strings` says.
@@ -147,8 +159,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
+    #[pg_test]
     fn names_for_people_are_quoted_where_they_must_be() {
+        assert_eq!(display("app", "order"), "app.\"order\"");
         assert_eq!(display("app", "orders_2"), "app.orders_2");
         assert_eq!(display("Ordem de Serviço", "it's"), "\"Ordem de Serviço\".\"it's\"");
         assert_eq!(display("2", "a\"b"), "\"2\".\"a\"\"b\"");

@@ -242,7 +242,7 @@ fn check_names(task: &str, shapes: &[Shape], problems: &mut Vec<Problem>) {
         takers.entry((&shape.target_schema, &shape.target_name)).or_default().push(shape);
         check_columns(shape, problems);
         let schema = shape.target_schema.as_str();
-        if schema.starts_with("pg_") || ["information_schema", "trem_target"].contains(&schema) {
+        if name::is_reserved_schema(schema) {
             let message = format!("the target schema \"{schema}\" is reserved");
             let hint = format!(
                 "SELECT trem.rename_schema('{task}', '{}', '<new schema>');",

@@ -1,86 +1,120 @@
 //! Publishing: the draft becomes the next version of the task's definition, with its views, in the
 //! caller's transaction: an applier sees all of it or nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use pgrx::JsonB;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use trem_wire::definition::Definition;
+use trem_wire::Lsn;
 
 use super::draft::Draft;
 use super::plan::Plan;
-use super::shape::Shape;
-use super::{definition, endpoint, name, spi, stamp, view};
+use super::unseen::{self, Published, Unseen};
+use super::{definition, endpoint, lock, name, plan, spi, stamp, view};
 use crate::error::Error;
-use crate::published;
+use crate::{pg, wal_message};
 
-#[derive(Deserialize)]
-struct Published {
-    content: Value,
-    rules: Map<String, Value>,
+/// A draft that is about to be published, read while nothing can change about its tables.
+pub(crate) struct Fresh {
+    pub plan: Plan,
+    /// Where the WAL ended before the catalog was read.
+    lsn: Lsn,
 }
 
-impl Published {
-    fn find(draft: &Draft) -> Result<Option<Published>, Error> {
-        spi::row(
-            "SELECT d.content, d.rules
-             FROM trem.definition AS d
-             JOIN trem.task AS t USING (task_id, definition_version)
-             WHERE t.name = $1 AND d.database_identity = trem.database_identity()",
-            &[draft.task.name.as_str().into()],
-        )
-    }
-
-    fn load_generation(&self, oid: u32) -> Option<i64> {
-        let tables = self.content["tables"].as_array()?;
-        let table = tables.iter().find(|table| table["oid"] == oid)?;
-        table["load_generation"].as_i64()
-    }
+/// Locks the draft's tables, notes the position and only then reads the catalog: whatever the plan
+/// does not show is behind the position.
+pub(crate) fn freshen(draft: &Draft) -> Result<Fresh, Error> {
+    lock::tables(draft)?;
+    let lsn = Lsn(pg::insert_lsn());
+    Ok(Fresh { plan: plan::build(draft)?, lsn })
 }
 
-/// What publishing would change, beside which tables are to be loaded again.
-#[derive(PartialEq, Eq)]
-pub(crate) enum Change {
-    Nothing,
-    LoadsOnly,
-    More,
+/// Whether publishing would change anything.
+pub(crate) fn changes_anything(draft: &Draft, plan: &Plan) -> Result<bool, Error> {
+    differs(draft, plan, &HashSet::new())
 }
 
-pub(crate) fn change(draft: &Draft, plan: &Plan) -> Result<Change, Error> {
-    let Some(published) = Published::find(draft)? else { return Ok(Change::More) };
-    let version = draft.task.definition_version.unwrap_or_default();
-    let mut before = stamp::without(published.content.clone());
-    let mut after = stamp::without(to_value(&definition::build(draft, plan, version)?));
+/// Whether all that publishing would change are tables that are to be loaded again.
+pub(crate) fn reloads_only(draft: &Draft, plan: &Plan) -> Result<bool, Error> {
+    let Some(published) = Published::find(draft)? else { return Ok(false) };
+    let tables = published.content["tables"].as_array().into_iter().flatten();
+    let again: HashSet<u64> = tables
+        .filter_map(|table| {
+            let oid = table["oid"].as_u64()?;
+            let shape = plan.shapes.iter().find(|shape| u64::from(shape.table.oid) == oid)?;
+            let attnums: Vec<_> =
+                table["columns"].as_array()?.iter().map(|column| &column["attnum"]).collect();
+            let is_new = |attnum: i16| !attnums.iter().any(|of| of.as_i64() == Some(attnum.into()));
+            // Where something is hidden, a new column needs somebody's word.
+            let shows_more =
+                shape.hides_values() && shape.columns.iter().any(|column| is_new(column.attnum()));
+            let again = table["load_generation"].as_i64()? < shape.load_generation;
+            (again && !shows_more).then_some(oid)
+        })
+        .collect();
+    Ok(!differs(draft, plan, &again)? && unseen::find(draft, plan)?.is_empty())
+}
+
+/// Whether the draft differs from what is published, apart from some tables that both have.
+fn differs(draft: &Draft, plan: &Plan, apart_from: &HashSet<u64>) -> Result<bool, Error> {
+    let Some(published) = Published::find(draft)? else { return Ok(true) };
     if published.rules != rules(plan) {
-        return Ok(Change::More);
+        return Ok(true);
     }
-    if before == after {
-        return Ok(Change::Nothing);
-    }
-    for document in [&mut before, &mut after] {
-        for table in document["tables"].as_array_mut().into_iter().flatten() {
-            table["load_generation"] = Value::Null;
+    let version = draft.task.definition_version.unwrap_or_default();
+    let after = to_value(&definition::build(draft, plan, version)?);
+    let [before, after] = [published.content, after].map(|document| {
+        let mut document = stamp::without(document);
+        if !apart_from.is_empty() {
+            // They may need other types on the target.
+            document["types"] = Value::Null;
         }
-    }
-    Ok(if before == after { Change::LoadsOnly } else { Change::More })
+        for table in document["tables"].as_array_mut().into_iter().flatten() {
+            if let Some(oid) = table["oid"].as_u64().filter(|oid| apart_from.contains(oid)) {
+                *table = Value::from(oid);
+            }
+        }
+        document
+    });
+    Ok(before != after)
 }
 
 /// Publishes the draft; gives the version that is current afterwards.
-pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Error> {
-    if !keep {
-        refuse_changed_rules(draft, plan)?;
+pub(crate) fn publish(draft: &Draft, fresh: &Fresh, keep: bool) -> Result<i64, Error> {
+    let plan = &fresh.plan;
+    let unseen = unseen::find(draft, plan)?;
+    if !keep && !unseen.is_empty() {
+        return Err(refusal(draft, unseen));
     }
     make_mask_keys(&plan.mask_keys)?;
     view::make_all(draft, plan)?;
     if let Some(reader) = endpoint::username(&draft.task.source)? {
         grant_applier(&reader)?;
     }
-    if let (Some(version), Change::Nothing) = (draft.task.definition_version, change(draft, plan)?)
-    {
-        return Ok(version);
+    // What is kept is seen: a stream must not stop at it any more.
+    if let (Some(version), true) = (draft.task.definition_version, unseen.is_empty()) {
+        if !changes_anything(draft, plan)? {
+            return Ok(version);
+        }
     }
     count_left(draft, plan)?;
+    let version = store(draft, fresh)?;
+    let message = wal_message::published(&draft.task.task_id, version);
+    wal_message::write(&message).ok_or_else(wal_message::no_key)?;
+    spi::run("SELECT trem.forget_changes()", &[])?;
+    Ok(version)
+}
+
+/// Rows that are already on the target were made by the rules, and from the table, of before: they
+/// need another load, or somebody's word that the target was adapted.
+fn refusal(draft: &Draft, unseen: Vec<Unseen>) -> Error {
+    Error::Unseen { task: draft.task.name.clone(), tables: unseen }
+}
+
+/// Stores the next version and makes it the current one.
+fn store(draft: &Draft, fresh: &Fresh) -> Result<i64, Error> {
     #[derive(Deserialize)]
     struct Next {
         version: i64,
@@ -92,9 +126,9 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[task_id.into()],
     )?;
     let version = next.map_or(1, |next| next.version);
-    let mut definition = definition::build(draft, plan, version)?;
-    stamp::put(&mut definition, Published::find(draft)?.map(|published| published.content))?;
-    let content = to_value(&definition);
+    let mut definition = definition::build(draft, &fresh.plan, version)?;
+    let before = Published::find(draft)?.map(|published| published.content);
+    stamp::put(&mut definition, fresh.lsn, before);
     spi::run(
         "INSERT INTO trem.definition
              (task_id, definition_version, content, rules, database_identity)
@@ -102,15 +136,14 @@ pub(crate) fn publish(draft: &Draft, plan: &Plan, keep: bool) -> Result<i64, Err
         &[
             task_id.into(),
             version.into(),
-            JsonB(content).into(),
-            JsonB(Value::Object(rules(plan))).into(),
+            JsonB(to_value(&definition)).into(),
+            JsonB(Value::Object(rules(&fresh.plan))).into(),
         ],
     )?;
     spi::run(
         "UPDATE trem.task SET definition_version = $2 WHERE task_id = $1::uuid",
         &[task_id.into(), version.into()],
     )?;
-    published::emit(task_id, version)?;
     Ok(version)
 }
 
@@ -142,24 +175,6 @@ fn to_value(definition: &Definition) -> Value {
 
 fn rules(plan: &Plan) -> Map<String, Value> {
     plan.shapes.iter().map(|shape| (shape.table.oid.to_string(), shape.rules.clone())).collect()
-}
-
-/// Rows that are already on the target were made by the rules of before: other rules need another
-/// load, or somebody's word that the target was adapted.
-fn refuse_changed_rules(draft: &Draft, plan: &Plan) -> Result<(), Error> {
-    let Some(published) = Published::find(draft)? else { return Ok(()) };
-    let changed = |shape: &&Shape| {
-        let oid = shape.table.oid;
-        let before = published.rules.get(&oid.to_string());
-        before.is_some_and(|before| *before != shape.rules)
-            && published.load_generation(oid) >= Some(shape.load_generation)
-    };
-    let tables: Vec<String> =
-        plan.shapes.iter().filter(changed).map(|shape| shape.table.display()).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    Err(Error::RulesChanged { task: draft.task.name.clone(), tables })
 }
 
 /// Makes the keys that rules name and that are not there yet. They are never shown.

@@ -6,25 +6,15 @@ use serde_json::Value;
 use trem_wire::definition::{DefinedTable, Definition};
 use trem_wire::Lsn;
 
-use super::spi;
-use crate::error::Error;
-
-/// Stamps a definition that is about to be published. A table that was published before, and is not
-/// to be loaded again, keeps its position: its changes are wanted from there on.
-pub(crate) fn put(definition: &mut Definition, before: Option<Value>) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Now {
-        lsn: Lsn,
-    }
-    let now = spi::row::<Now>("SELECT pg_current_wal_insert_lsn() AS lsn", &[])?
-        .ok_or_else(|| Error::Catalog("there is no WAL position".to_owned()))?
-        .lsn;
+/// Stamps a definition that is about to be published with the position that was read before the
+/// catalog. A table that was published before, and is not to be loaded again, keeps its position:
+/// its changes are wanted from there on.
+pub(crate) fn put(definition: &mut Definition, now: Lsn, before: Option<Value>) {
     let before = before.unwrap_or_default();
     definition.published_lsn = now;
     for table in &mut definition.tables {
         table.changes_from = kept(&before, table).unwrap_or(now);
     }
-    Ok(())
 }
 
 /// The position of a table that goes on. One that cannot be read leaves nothing out, because a

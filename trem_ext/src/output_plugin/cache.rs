@@ -201,11 +201,14 @@ impl Cache {
         let source = Source { definition, table: member.table, leaf, older, rules };
         let detached = |leaf: &&DefinedLeaf| leaf.oid != table.oid && root != Some(member.table);
         if let Some(leaf) = leaf.filter(detached) {
-            let (task, table) = (definition.task.clone(), table_name(table));
-            let leaf = spi::quote_qualified_identifier(&leaf.schema, &leaf.name);
-            return Err(match older {
-                true => StreamError::PartitionAttached { task, table, leaf },
-                false => StreamError::PartitionDetached { task, table, leaf },
+            if older {
+                // It was a table of its own then, and came later: what it had is asked about.
+                return Ok(State::Foreign);
+            }
+            return Err(StreamError::PartitionDetached {
+                task: definition.task.clone(),
+                table: table_name(table),
+                leaf: spi::quote_qualified_identifier(&leaf.schema, &leaf.name),
             });
         }
         // SAFETY: the relation is open in a change callback; the cache's memory outlives it.

@@ -12,12 +12,15 @@ use super::error::StreamError;
 use super::options::Options;
 use super::rules::Rules;
 use crate::pg::PinnedSettings;
+use crate::wal_message::Key;
 
 /// What a stream is pinned to for its life.
 pub(crate) struct Pinned {
     pub(crate) definition: Definition,
     pub(crate) rules: Rules,
     pub(crate) settings: PinnedSettings,
+    /// Opens TREM's own messages in the WAL; without it there is none.
+    pub(crate) message_key: Option<Key>,
 }
 
 /// Reads the definition, pins the settings and compiles the rules. In a walsender there is no
@@ -33,7 +36,7 @@ pub(crate) fn read(
         let definition = current(options)?;
         let settings = PinnedSettings::for_call();
         let rules = Rules::compile(&definition, memory, scratch)?;
-        return Ok(Pinned { definition, rules, settings });
+        return Ok(Pinned { definition, rules, settings, message_key: Key::load() });
     }
     // SAFETY: outside a transaction one may be started; memory context and resource owner are put
     // back as they were. An error in between aborts it with the walsender's command.
@@ -44,6 +47,7 @@ pub(crate) fn read(
         let settings = PinnedSettings::for_session();
         let definition = current(options)?;
         let rules = Rules::compile(&definition, memory, scratch)?;
+        let message_key = Key::load();
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
         (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) = before;
@@ -51,7 +55,7 @@ pub(crate) fn read(
         // and decoding would take it for that of the first change: rows of history read as what
         // they are not crash the server. The SQL interface does the same for itself.
         pg_sys::InvalidateSystemCaches();
-        Ok(Pinned { definition, rules, settings })
+        Ok(Pinned { definition, rules, settings, message_key })
     }
 }
 

@@ -6,6 +6,7 @@ use pgrx::spi::quote_literal;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use super::options;
+use crate::wal_message::Change;
 
 /// An error that ends the stream. `table` is `schema.table`, quoted where SQL needs it.
 #[derive(Debug)]
@@ -62,11 +63,13 @@ pub(crate) enum StreamError {
         table: String,
         leaf: String,
     },
-    /// A partition was a table of its own at a change from before the publish.
-    PartitionAttached {
+    /// A command changed the table in a way that no row in the WAL shows.
+    ChangedUnseen {
         task: String,
         table: String,
-        leaf: String,
+        /// The partition that it is about; one that came has no name here.
+        leaf: Option<String>,
+        change: Change,
     },
     KeyNotInWal {
         task: String,
@@ -116,7 +119,7 @@ impl StreamError {
             | StreamError::RuleBroken { .. }
             | StreamError::PartitionAdded { .. }
             | StreamError::PartitionDetached { .. }
-            | StreamError::PartitionAttached { .. }
+            | StreamError::ChangedUnseen { .. }
             | StreamError::LeafTruncated { .. } => PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
             // sqlstate::KEY_NOT_IN_WAL
             StreamError::KeyNotInWal { .. } => PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
@@ -151,9 +154,11 @@ impl StreamError {
             }
             StreamError::TableChanged { task, table, .. }
             | StreamError::PartitionAdded { task, table, .. }
-            | StreamError::PartitionAttached { task, table, .. }
             | StreamError::PartitionDetached { task, table, .. } => {
                 format!("table {table} differs from the published definition of task \"{task}\"")
+            }
+            StreamError::ChangedUnseen { task, table, .. } => {
+                format!("table {table} of task \"{task}\" changed in a way that no row shows")
             }
             StreamError::RuleBroken { task, table, rule_id, .. } => {
                 format!("rule {rule_id} of task \"{task}\" does not fit table {table} any more")
@@ -187,8 +192,8 @@ impl StreamError {
             StreamError::PartitionDetached { leaf, .. } => {
                 Some(format!("Its partition {leaf} was detached."))
             }
-            StreamError::PartitionAttached { leaf, .. } => {
-                Some(format!("Its partition {leaf} was attached after this change."))
+            StreamError::ChangedUnseen { leaf, change, .. } => {
+                Some(unseen_detail(*change, leaf.as_deref()))
             }
             StreamError::KeyNotInWal { reason, .. } => Some((*reason).to_owned()),
             StreamError::LeafTruncated { .. } => Some(
@@ -218,8 +223,7 @@ impl StreamError {
                 "Read the definition again and restart the stream with its version.".to_owned(),
             ),
             StreamError::TableChanged { older: true, task, table, .. }
-            | StreamError::KeyNotInWal { older: true, task, table, .. }
-            | StreamError::PartitionAttached { task, table, .. } => {
+            | StreamError::KeyNotInWal { older: true, task, table, .. } => {
                 Some(format!("Only a new copy of the table helps: {}.", reload_table(task, table)))
             }
             StreamError::TableChanged { task, table, .. } => Some(format!(
@@ -247,6 +251,9 @@ impl StreamError {
                 start_task(task),
                 reload_table(task, table)
             )),
+            StreamError::ChangedUnseen { task, table, leaf, change } => {
+                Some(unseen_hint(*change, task, table, leaf.as_deref()))
+            }
             StreamError::PartitionDetached { task, table, .. } => Some(format!(
                 "Copy the table again with {} and {}.",
                 reload_table(task, table),
@@ -273,6 +280,52 @@ impl From<StreamError> for ErrorReport {
             report = report.set_hint(hint);
         }
         report
+    }
+}
+
+fn unseen_detail(change: Change, leaf: Option<&str>) -> String {
+    let it = leaf.map_or_else(|| "It".to_owned(), |leaf| format!("Its partition {leaf}"));
+    match change {
+        Change::Attached => match leaf {
+            Some(_) => format!("{it} was attached again: what it was given meanwhile is missing."),
+            None => "A partition with rows was attached: they are not in the stream.".to_owned(),
+        },
+        Change::Detached => format!("{it} was detached: its rows are still on the target."),
+        Change::Dropped => format!("{it} was dropped: its rows are still on the target."),
+        Change::Rewritten => format!("{it} was rewritten: its rows may have other values."),
+        Change::Unlogged => {
+            format!("{it} was set unlogged or logged: what is unlogged is not in the stream.")
+        }
+        Change::TypeAltered => {
+            format!(
+                "A type of {}columns was altered.",
+                if leaf.is_some() { "a partition's " } else { "its " }
+            )
+        }
+        Change::Renamed => format!("{it} has another name."),
+        Change::Moved => format!("{it} is in another schema, or its schema has another name."),
+    }
+}
+
+fn unseen_hint(change: Change, task: &str, table: &str, leaf: Option<&str>) -> String {
+    let keep = format!("SELECT trem.start_task({}, keep => true)", quote_literal(task));
+    let reload = reload_table(task, table);
+    match change {
+        Change::Dropped if leaf.is_none() => format!("To leave its rows there, go on with {keep}."),
+        Change::Renamed | Change::Moved => format!(
+            "Rename the target's table as well and go on with {keep}; or publish with {}, which \
+             names the tables to copy again.",
+            start_task(task)
+        ),
+        Change::Unlogged => format!(
+            "Have it logged with ALTER TABLE {} SET LOGGED; then copy the table again with \
+             {reload}; or, when the target's rows were adapted by hand, go on with {keep}.",
+            leaf.unwrap_or(table)
+        ),
+        _ => format!(
+            "Copy the table again with {reload}; or, when the target's rows were adapted by hand, \
+             go on with {keep}."
+        ),
     }
 }
 

@@ -18,8 +18,9 @@ use super::options::Options;
 use super::rules::Rules;
 use super::tuple::{Rows, Target};
 use super::turn::Turn;
+use super::unseen;
 use crate::pg::{self, PinnedSettings};
-use crate::published;
+use crate::wal_message::{self, Key, Message};
 
 /// How many changes are skipped in a row before the server is told that we are alive.
 const SKIPPED_MAX: u32 = 100;
@@ -34,6 +35,7 @@ pub(crate) struct Session {
     /// The current memory context of every callback that may allocate; reset for each change.
     memory: pg_sys::MemoryContext,
     skipped: u32,
+    message_key: Option<Key>,
     _turn: Option<Turn>,
 }
 
@@ -78,6 +80,7 @@ impl Session {
             skipped: 0,
             settings: pinned.settings,
             rules: pinned.rules,
+            message_key: pinned.message_key,
             definition,
             // SAFETY: as above.
             _turn: unsafe { Turn::take_over(context) },
@@ -175,32 +178,54 @@ impl Session {
         Ok(())
     }
 
-    /// A logical decoding message: one of ours inside a transaction is passed on, or says that this
-    /// definition ends here.
-    pub(crate) fn message(
+    /// A logical decoding message: one that TREM wrote is passed on if the applier waits for it, or
+    /// says that this definition ends here.
+    ///
+    /// # Safety
+    /// `transaction` and `lsn` are those of a message callback.
+    pub(crate) unsafe fn message(
         &mut self,
         transaction: *mut pg_sys::ReorderBufferTXN,
+        lsn: Lsn,
         prefix: &[u8],
         content: &[u8],
     ) -> Result<(), StreamError> {
         if transaction.is_null() || prefix != MESSAGE_PREFIX.as_bytes() {
             return Ok(());
         }
-        match published::read(content, &self.definition) {
-            published::Message::Newer(current) => {
-                return Err(StreamError::DefinitionNotCurrent {
-                    task: self.definition.task.clone(),
-                    asked: self.definition.definition_version,
-                    current,
-                });
+        // SAFETY: the transaction of a callback is valid, and is the whole one.
+        let xid = pg::full_xid(unsafe { (*transaction).xid });
+        let Some(text) = self.message_key.as_ref().and_then(|key| key.open(content, xid)) else {
+            return Ok(());
+        };
+        // What was before the publish, it has seen.
+        let later = lsn > self.definition.published_lsn;
+        match wal_message::read(text, &self.definition) {
+            Some(Message::Published(current)) => Err(StreamError::DefinitionNotCurrent {
+                task: self.definition.task.clone(),
+                asked: self.definition.definition_version,
+                current,
+            }),
+            Some(Message::Changed { change, relation, root }) if later => {
+                match unseen::of_table(&self.definition, change, relation, root) {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                }
             }
-            published::Message::Other => {}
-            published::Message::Passed => {
+            Some(Message::SchemaRenamed(schema)) if later => {
+                match unseen::of_schema(&self.definition, schema) {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                }
+            }
+            Some(Message::Barrier(token)) => {
                 self.output.begin_once(transaction);
-                codec::encode_logical(self.output.frame.message(), content);
+                let content = format!("barrier:{token}");
+                codec::encode_logical(self.output.frame.message(), content.as_bytes());
+                Ok(())
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// # Safety

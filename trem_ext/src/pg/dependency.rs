@@ -12,6 +12,8 @@ extern "C-unwind" {
         parent: pg_sys::Oid,
         lock_mode: pg_sys::LOCKMODE,
     ) -> *mut pg_sys::List;
+    /// catalog/partition.h, likewise.
+    fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
 }
 
 // catalog/pg_depend.h and pg_rewrite.h, which pgrx does not bind; the same from 15 to 18.
@@ -110,6 +112,86 @@ pub(crate) fn children(table: u32) -> Vec<u32> {
     list.iter_oid().map(pg_sys::Oid::to_u32).collect()
 }
 
+/// The partitioned table at the top, or the table itself.
+pub(crate) fn partition_root(table: u32) -> u32 {
+    let table = pg_sys::Oid::from_u32(table);
+    // SAFETY: the look-up gives false for what is not there; the function returns a list of OIDs,
+    // the nearest first, and the guard around it holds nothing that must be dropped.
+    let ancestors = unsafe {
+        if !pg_sys::get_rel_relispartition(table) {
+            return table.to_u32();
+        }
+        PgList::<pg_sys::Oid>::from_pg(pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            get_partition_ancestors(table)
+        }))
+    };
+    ancestors.iter_oid().last().unwrap_or(table).to_u32()
+}
+
+/// The tables that hold the rows of a table: itself, or the partitions at the bottom.
+pub(crate) fn leaves(table: u32) -> Vec<u32> {
+    if relation_kind(table) != Some(pg_sys::RELKIND_PARTITIONED_TABLE) {
+        return vec![table];
+    }
+    children(table).into_iter().flat_map(leaves).collect()
+}
+
+/// Whether there may be rows: a table that never had any, or was truncated, has no block.
+pub(crate) fn has_blocks(table: u32) -> bool {
+    if relation_kind(table) != Some(pg_sys::RELKIND_RELATION) {
+        return true;
+    }
+    // SAFETY: the table exists, and the command that asks holds a lock on it.
+    unsafe {
+        let no_lock = pg_sys::NoLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::relation_open(pg_sys::Oid::from_u32(table), no_lock);
+        let blocks =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(relation, no_lock);
+        blocks > 0
+    }
+}
+
+/// `p` permanent, `u` unlogged, `t` temporary; none if there is no such relation.
+pub(crate) fn persistence(relation: u32) -> Option<u8> {
+    relation_kind(relation)?;
+    // SAFETY: a look-up of a relation that is there.
+    Some(unsafe { pg_sys::get_rel_persistence(pg_sys::Oid::from_u32(relation)) } as u8)
+}
+
+/// The tables with a column of the type, or of one that is made of it.
+pub(crate) fn tables_with_type(type_oid: u32) -> Vec<u32> {
+    const TABLES: [u8; 2] = [pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE];
+    let mut tables = Vec::new();
+    let (mut open, mut seen) = (vec![type_oid], vec![type_oid]);
+    while let Some(of) = open.pop() {
+        let oid = pg_sys::Oid::from_u32(of);
+        for user in dependencies(DEPEND_BY_REFERENCE, 4, pg_sys::TypeRelationId, oid) {
+            let object = user.object.to_u32();
+            let mut of_type = None;
+            if user.class == pg_sys::TypeRelationId {
+                of_type = Some(object);
+            } else if user.class == pg_sys::RelationRelationId {
+                match relation_kind(object) {
+                    Some(kind) if TABLES.contains(&kind) => tables.push(object),
+                    Some(pg_sys::RELKIND_COMPOSITE_TYPE) => {
+                        // SAFETY: a look-up of a relation that is there.
+                        of_type = Some(unsafe { pg_sys::get_rel_type_id(user.object) }.to_u32());
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(found) = of_type.filter(|found| !seen.contains(found)) {
+                seen.push(found);
+                open.push(found);
+            }
+        }
+    }
+    tables.sort_unstable();
+    tables.dedup();
+    tables
+}
+
 pub(crate) struct ColumnOrigin {
     pub number: i32,
     /// The table declares the column itself, beside inheriting it.
@@ -205,4 +287,21 @@ pub(crate) fn drop_view(view: u32) -> bool {
         );
     }
     true
+}
+
+/// Until the end of the transaction no command changes the table, and of a partitioned one no
+/// partition comes or goes. Its rows are read and written meanwhile.
+pub(crate) fn lock_against_ddl(table: u32, is_partitioned: bool) {
+    let lock = match is_partitioned {
+        true => pg_sys::ShareUpdateExclusiveLock,
+        false => pg_sys::AccessShareLock,
+    };
+    // SAFETY: any OID may be locked; an error or the end of the transaction gives it back.
+    unsafe { pg_sys::LockRelationOid(pg_sys::Oid::from_u32(table), lock as pg_sys::LOCKMODE) };
+}
+
+/// Every statement of the transaction sees what the first one saw (REPEATABLE READ and up).
+pub(crate) fn sees_one_moment() -> bool {
+    // SAFETY: reads a global of this backend.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }

@@ -12,7 +12,8 @@ const EXTENSION: &CStr = c"trem";
 
 impl EventTrigger {
     pub(crate) fn drops_extension(&self) -> bool {
-        let Some(tree) = self.parse_tree() else { return false };
+        let Some(data) = self.data() else { return false };
+        let tree = data.parsetree;
         // SAFETY: the parse tree is a node, and each tag has its struct.
         unsafe {
             match (*tree).type_ {

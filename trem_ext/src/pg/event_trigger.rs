@@ -1,8 +1,11 @@
-//! An event trigger's call, read: of the command's parse tree only what may meet a view.
+//! An event trigger's call, read: of a command that is about to run what may meet a view, of one
+//! that has run ([`changed`]) what it did that no row in the WAL shows.
 //!
 //! Names are looked up as the command itself will look them up, under the caller's `search_path`,
 //! and no lock is taken: what PostgreSQL finds a moment later is what counts, and it refuses what
 //! does not exist in its own words.
+
+mod changed;
 
 use std::ffi::{CStr, CString};
 
@@ -13,7 +16,9 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use pgrx::{ereport, pg_sys, PgList, PgSqlErrorCode};
 
-/// The call of a function for `ddl_command_start`; no argument in SQL.
+pub(crate) use changed::Done;
+
+/// The call of a function by an event trigger; no argument in SQL.
 pub(crate) struct EventTrigger(pub(super) pg_sys::FunctionCallInfo);
 
 /// What such a function returns: SQL's `event_trigger`, which is nothing.
@@ -32,9 +37,28 @@ pub(crate) struct AlteredColumn {
 }
 
 impl EventTrigger {
-    /// The command, unless this is no time to say anything: the script of an extension and
-    /// pg_upgrade build what is there already.
-    pub(super) fn parse_tree(&self) -> Option<*mut pg_sys::Node> {
+    /// The command that is about to run, if it is one of those.
+    pub(crate) fn command(&self) -> Option<DdlCommand> {
+        let tree = self.data()?.parsetree;
+        // SAFETY: the parse tree is a node, and each tag has its struct.
+        unsafe {
+            match (*tree).type_ {
+                pg_sys::NodeTag::T_AlterTableStmt => alter_table(&*tree.cast()),
+                pg_sys::NodeTag::T_DropStmt => drop_tables(&*tree.cast()),
+                _ => None,
+            }
+        }
+    }
+
+    /// What the command has done, or is about to rewrite.
+    pub(crate) fn done(&self) -> Vec<Done> {
+        // SAFETY: the data are those of the call.
+        self.data().map(|data| unsafe { changed::read(data) }).unwrap_or_default()
+    }
+
+    /// `None`: this is a time to keep still. The script of an extension and pg_upgrade build what
+    /// is there already.
+    pub(super) fn data(&self) -> Option<&pg_sys::EventTriggerData> {
         // SAFETY: the server passes the call's data, whose context is null or a node; a node of
         // this tag is an EventTriggerData. The globals are only set by this backend.
         unsafe {
@@ -43,26 +67,13 @@ impl EventTrigger {
                 ereport!(
                     ERROR,
                     PgSqlErrorCode::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
-                    "this function can only be called by its event trigger"
+                    "this function can only be called by an event trigger of trem"
                 );
             }
             if pg_sys::creating_extension || pg_sys::IsBinaryUpgrade {
                 return None;
             }
-            Some((*context.cast::<pg_sys::EventTriggerData>()).parsetree)
-        }
-    }
-
-    /// The command, if it is one of those.
-    pub(crate) fn command(&self) -> Option<DdlCommand> {
-        let tree = self.parse_tree()?;
-        // SAFETY: the parse tree is a node, and each tag has its struct.
-        unsafe {
-            match (*tree).type_ {
-                pg_sys::NodeTag::T_AlterTableStmt => alter_table(&*tree.cast()),
-                pg_sys::NodeTag::T_DropStmt => drop_tables(&*tree.cast()),
-                _ => None,
-            }
+            Some(&*context.cast::<pg_sys::EventTriggerData>())
         }
     }
 }

@@ -19,6 +19,7 @@
 
 mod admit;
 mod built_in;
+mod moment;
 mod stable;
 
 use std::ffi::{c_char, CStr, CString};
@@ -171,7 +172,14 @@ fn fault_of(error: &CaughtError) -> Option<Fault> {
     }
     // The server takes our expressions for those of generated columns.
     let message = report.message().replace("column generation expression", "expression");
-    Some(Fault { message, hint: report.hint().map(str::to_owned) })
+    let hint = match code.to_bytes() {
+        // undefined_table: the server would explain what an alias is.
+        b"42P01" => {
+            Some("Name columns alone, or with the table's name and without its schema.".to_owned())
+        }
+        _ => report.hint().map(str::to_owned),
+    };
+    Some(Fault { message, hint })
 }
 
 unsafe fn compile_text(
@@ -184,13 +192,18 @@ unsafe fn compile_text(
     // are live until the memory context goes.
     unsafe {
         let raw = parse(text).map_err(|fault| vec![fault])?;
+        // Analysis may scribble on the raw tree.
+        let literals = moment::literals(raw);
         let state = pg_sys::make_parsestate(std::ptr::null_mut());
         (*state).p_sourcetext = text.as_ptr();
+        // With an alias the table has no schema: in a partition's view it has another name, and
+        // when the expression is read again perhaps another schema.
+        let name = (*(*relation).rd_rel).relname.data.as_ptr();
         let item = pg_sys::addRangeTableEntryForRelation(
             state,
             relation,
             pg_sys::AccessShareLock as i32,
-            std::ptr::null_mut(),
+            pg_sys::makeAlias(name, std::ptr::null_mut()),
             false,
             true,
         );
@@ -200,7 +213,7 @@ unsafe fn compile_text(
         pg_sys::addNSItemToQuery(state, item, false, true, true);
         let kind = ParseExprKind::EXPR_KIND_GENERATED_COLUMN;
         let parsed = pg_sys::transformExpr(state, raw, kind);
-        let mut admission = admit::Admission::new(relation, output, text);
+        let mut admission = admit::Admission::new(relation, output, literals);
         let node = match coerce(state, parsed, output) {
             Ok(node) => {
                 pg_sys::assign_expr_collations(state, node);

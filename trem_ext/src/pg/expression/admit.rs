@@ -3,13 +3,13 @@
 //! Kinds of nodes are a list of what is admitted, so that a kind that a later server invents is
 //! refused until somebody has thought about it.
 
-use std::collections::BTreeSet;
-use std::ffi::{c_void, CStr};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::c_void;
 
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::{pg_guard, FromDatum, PgList};
 
-use super::{stable, type_name, Fault};
+use super::{moment, stable, type_name, Fault};
 use crate::pg::{attribute, utf8};
 
 /// Below are the server's own objects (access/transam.h).
@@ -25,13 +25,14 @@ const METADATA: [&str; 3] = ["commit_lsn", "commit_timestamp", "operation"];
 const PSEUDONYM: &str = "pseudonym";
 
 /// What has been found out about one expression.
-pub(super) struct Admission<'a> {
+pub(super) struct Admission {
     faults: Vec<Fault>,
     pub(super) uses_metadata: bool,
     keys: BTreeSet<String>,
     /// Types of which a value becomes JSON, and that may be given a cast to it.
     json_enums: Vec<pg_sys::Oid>,
-    text: &'a CStr,
+    /// By their places in the text.
+    literals: HashMap<i32, String>,
     /// Types of the user that the table or the result has anyway, and so may occur.
     types: Vec<pg_sys::Oid>,
     collations: Vec<pg_sys::Oid>,
@@ -41,14 +42,14 @@ pub(super) struct Admission<'a> {
     planned: bool,
 }
 
-impl<'a> Admission<'a> {
+impl Admission {
     /// # Safety
     /// `relation` is open.
     pub(super) unsafe fn new(
         relation: pg_sys::Relation,
         output: Option<(pg_sys::Oid, i32)>,
-        text: &'a CStr,
-    ) -> Admission<'a> {
+        literals: HashMap<i32, String>,
+    ) -> Admission {
         let mut types: Vec<_> = output.iter().map(|(type_oid, _)| *type_oid).collect();
         let mut collations = Vec::new();
         let mut virtual_columns = Vec::new();
@@ -70,7 +71,7 @@ impl<'a> Admission<'a> {
             uses_metadata: false,
             keys: BTreeSet::new(),
             json_enums: Vec::new(),
-            text,
+            literals,
             types,
             collations,
             virtual_columns,
@@ -168,7 +169,13 @@ impl<'a> Admission<'a> {
                     self.look_at_domain((*node.cast::<pg_sys::CoerceToDomain>()).resulttype);
                 }
                 NodeTag::T_CoerceViaIO => {
-                    self.look_at_input((*node.cast::<pg_sys::CoerceViaIO>()).resulttype);
+                    let read = &*node.cast::<pg_sys::CoerceViaIO>();
+                    self.look_at_input(read.resulttype);
+                    self.look_at_reading(read.arg.cast(), read.resulttype);
+                }
+                NodeTag::T_ArrayCoerceExpr => {
+                    let read = &*node.cast::<pg_sys::ArrayCoerceExpr>();
+                    self.look_at_reading(read.arg.cast(), read.resulttype);
                 }
                 _ => {}
             }
@@ -207,27 +214,25 @@ impl<'a> Admission<'a> {
 
     /// `'now'::timestamptz` is the time of reading the expression, and no constant at all.
     fn look_at_literal(&mut self, literal: &pg_sys::Const) {
-        const TIMES: [pg_sys::Oid; 5] = [
-            pg_sys::DATEOID,
-            pg_sys::TIMEOID,
-            pg_sys::TIMETZOID,
-            pg_sys::TIMESTAMPOID,
-            pg_sys::TIMESTAMPTZOID,
-        ];
-        let Ok(at) = usize::try_from(literal.location) else { return };
-        if self.planned || !TIMES.contains(&literal.consttype) {
-            return;
+        let text = self.literals.get(&literal.location).filter(|_| !self.planned);
+        if text.is_some_and(|text| moment::is_meant(text)) && has_time(literal.consttype) {
+            self.refuse_moment();
         }
-        let rest = self.text.to_bytes().get(at..).unwrap_or_default();
-        let Some(start) = rest.iter().position(|&byte| byte == b'\'') else { return };
-        let quoted = rest[start + 1..].split(|&byte| byte == b'\'').next().unwrap_or_default();
-        let quoted = String::from_utf8_lossy(quoted).to_lowercase();
-        if ["now", "today", "tomorrow", "yesterday"].iter().any(|word| quoted.contains(word)) {
-            self.fault(
-                "a literal depends on the time at which it is read",
-                "Write a fixed date, or use trem.commit_timestamp().",
-            );
+    }
+
+    /// A constant of another type is read as a time, or as something that has one inside.
+    unsafe fn look_at_reading(&mut self, argument: *mut pg_sys::Node, to: pg_sys::Oid) {
+        // SAFETY: the node is one of the tree.
+        if has_time(to) && unsafe { moment::is_in_constants(argument) } {
+            self.refuse_moment();
         }
+    }
+
+    fn refuse_moment(&mut self) {
+        self.fault(
+            "a literal depends on the time at which it is read",
+            "Write a fixed date, or use trem.commit_timestamp().",
+        );
     }
 
     /// The input function of an array or a row reads the domains inside, and runs what checks they
@@ -475,6 +480,10 @@ unsafe fn with_inside(type_oid: pg_sys::Oid, types: &mut Vec<pg_sys::Oid>) {
         }
         match pg_sys::get_typtype(type_oid) as u8 {
             pg_sys::TYPTYPE_DOMAIN => with_inside(pg_sys::getBaseType(type_oid), types),
+            pg_sys::TYPTYPE_RANGE => with_inside(pg_sys::get_range_subtype(type_oid), types),
+            pg_sys::TYPTYPE_MULTIRANGE => {
+                with_inside(pg_sys::get_multirange_range(type_oid), types);
+            }
             pg_sys::TYPTYPE_COMPOSITE => {
                 let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
                 for at in 0..(*descriptor).natts as usize {
@@ -487,6 +496,14 @@ unsafe fn with_inside(type_oid: pg_sys::Oid, types: &mut Vec<pg_sys::Oid>) {
             _ => {}
         }
     }
+}
+
+/// A date or time, or a type with one inside.
+fn has_time(type_oid: pg_sys::Oid) -> bool {
+    let mut types = Vec::new();
+    // SAFETY: the type occurs in a tree, so it exists.
+    unsafe { with_inside(type_oid, &mut types) };
+    types.into_iter().any(moment::is_time)
 }
 
 /// The types of a kind among the type and all that are inside of it.
@@ -585,7 +602,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     // SAFETY: the walk was started by `Admission::walk`, whose admission this is; nobody else uses
     // it meanwhile.
     unsafe {
-        if (*context.cast::<Admission<'_>>()).look(node) {
+        if (*context.cast::<Admission>()).look(node) {
             pg_sys::expression_tree_walker(node, Some(visit), context);
         }
     }
@@ -595,6 +612,6 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
 #[pg_guard]
 unsafe extern "C-unwind" fn visit_function(function: pg_sys::Oid, context: *mut c_void) -> bool {
     // SAFETY: as for `visit`.
-    unsafe { (*context.cast::<Admission<'_>>()).check_function(function) };
+    unsafe { (*context.cast::<Admission>()).check_function(function) };
     false
 }
