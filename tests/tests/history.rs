@@ -1,5 +1,5 @@
-//! Rows that were written while a table looked otherwise. The walsender reads them by the catalog of
-//! their time, whatever the stream's start has read of today's; what they lack is read again.
+//! Rows that were written while a table looked otherwise. The walsender reads them by the catalog
+//! of their time, whatever the stream's start has read of today's; what they lack is read again.
 
 use trem_tests::{noise, Outcome, Pair};
 
@@ -131,7 +131,10 @@ fn a_rule_names_a_label_that_is_later_than_the_row() {
     ]);
     pair.target.exec("UPDATE p SET c = true WHERE id = 2");
     kept(&mut pair);
-    pair.assert_same(&format!("SELECT id, m::text, {computed} FROM p"), "SELECT id, m::text, c FROM p");
+    pair.assert_same(
+        &format!("SELECT id, m::text, {computed} FROM p"),
+        "SELECT id, m::text, c FROM p",
+    );
 }
 
 /// Made by a rule, a label must be there when the row is evaluated.
@@ -171,7 +174,8 @@ fn transactions_before_the_stop_are_applied() {
     let before = pair.source.text(applied);
     let said = "SELECT last_error FROM trem.task_status WHERE task = 't'";
     assert!(pair.source.text(said).contains(&before), "the error says after which position");
-    let near = format!("SELECT '{before}'::pg_lsn BETWEEN '{reached}'::pg_lsn - 1000 AND '{reached}'");
+    let near =
+        format!("SELECT '{before}'::pg_lsn BETWEEN '{reached}'::pg_lsn - 1000 AND '{reached}'");
     assert!(pair.source.holds(&near), "{before} is that of the third, before {reached}");
     pair.target.exec("ALTER TABLE p DROP a");
     kept(&mut pair);
@@ -183,10 +187,8 @@ fn transactions_before_the_stop_are_applied() {
 #[test]
 fn transactions_before_the_stop_are_applied_when_a_part_of_the_next_has_arrived() {
     let mut pair = copied(P, &[]);
-    let large = format!(
-        "INSERT INTO p SELECT n, {}, n FROM generate_series(1000, 1300) n",
-        noise("n")
-    );
+    let large =
+        format!("INSERT INTO p SELECT n, {}, n FROM generate_series(1000, 1300) n", noise("n"));
     for id in 11..14 {
         pair.source.exec(&format!("INSERT INTO p VALUES ({id}, 'x', {id})"));
     }
@@ -219,7 +221,8 @@ fn a_table_is_altered_again_before_rows_that_lack_a_column_are_read() {
     pair.assert_same_table("p");
 }
 
-const PARTITIONED: &str = "CREATE TABLE p (id int, m text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+const PARTITIONED: &str =
+    "CREATE TABLE p (id int, m text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
     CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
     INSERT INTO p VALUES (1, 'a'), (101, 'b')";

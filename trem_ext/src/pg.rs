@@ -26,11 +26,11 @@ pub(crate) use evaluate::{Evaluator, Failed};
 pub(crate) use owner::{as_owner, transaction_stamp};
 pub(crate) use settings::PinnedSettings;
 pub(crate) use sql_type::{JsonText, PgLsn, Xid8};
-pub(crate) use type_shape::{remember_order, type_shapes};
 pub(crate) use type_name::{
     has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type, type_name,
     type_name_with_modifier,
 };
+pub(crate) use type_shape::{remember_order, type_shapes};
 
 extern "C-unwind" {
     /// catalog/partition.h, which pgrx does not bind; the same from 15 to 18.

@@ -205,10 +205,9 @@ impl StreamError {
             ),
             StreamError::TableChanged { older: true, task, table, .. }
             | StreamError::KeyNotInWal { older: true, task, table, .. }
-            | StreamError::PartitionAttached { task, table, .. } => Some(format!(
-                "Only a new copy of the table helps: {}.",
-                reload_table(task, table)
-            )),
+            | StreamError::PartitionAttached { task, table, .. } => {
+                Some(format!("Only a new copy of the table helps: {}.", reload_table(task, table)))
+            }
             StreamError::TableChanged { task, table, .. } => Some(format!(
                 "Make the same change to the target's table, then publish again with {}; or copy \
                  the table again with {} and {}.",

@@ -222,10 +222,7 @@ fn keeps_values(type_oid: u32, before: i32, after: i32) -> bool {
 fn is_same(history: &DefinedShape, defined: &DefinedShape, usage: Usage) -> bool {
     use DefinedParts::{Composite, Enum};
     match (&history.parts, &defined.parts) {
-        (
-            Composite { attributes: history, .. },
-            Composite { attributes: defined, .. },
-        ) => {
+        (Composite { attributes: history, .. }, Composite { attributes: defined, .. }) => {
             let same = |(one, other): (&DefinedAttribute, &DefinedAttribute)| {
                 (one.attnum, one.type_oid) == (other.attnum, other.type_oid)
                     && (usage != Usage::Read || one.name == other.name)

@@ -101,13 +101,7 @@ impl Inputs {
         self.filter_reads_key_only = filter.used.iter().all(is_key);
     }
 
-    pub(crate) fn add_computed(
-        &mut self,
-        rule: &Rule,
-        column: usize,
-        attribute: usize,
-        key: bool,
-    ) {
+    pub(crate) fn add_computed(&mut self, rule: &Rule, column: usize, attribute: usize, key: bool) {
         let computed = Computed {
             column,
             attribute,

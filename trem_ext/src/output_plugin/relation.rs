@@ -258,13 +258,9 @@ fn pair_up<'a>(
         let (attribute, unknown) = match source.rule(position) {
             Some(rule) => {
                 let attribute = source.attribute(attributes, column.attnum);
-                let unknown = match source.form_of_result(column)? {
-                    None if !inputs.is_some_and(|inputs| inputs.can_compute(rule)) => Some(format!(
-                        "Column \"{}\" is computed from what is not there yet.",
-                        column.name
-                    )),
-                    unknown => unknown,
-                };
+                let can_compute = inputs.is_some_and(|inputs| inputs.can_compute(rule));
+                let unknown = source.form_of_result(column)?;
+                let unknown = unknown.or_else(|| (!can_compute).then(|| lacks_input(column)));
                 (attribute.filter(|_| column.key), unknown)
             }
             None => match source.form_of_column(attributes, column)? {
@@ -275,6 +271,10 @@ fn pair_up<'a>(
         pairs.push(Pair { column, attribute, unknown });
     }
     Ok(pairs)
+}
+
+fn lacks_input(column: &DefinedColumn) -> String {
+    format!("Column \"{}\" is computed from what is not there yet.", column.name)
 }
 
 fn refuse_new_columns(
@@ -337,8 +337,7 @@ unsafe fn old_rows(
     relation: pg_sys::Relation,
     pairs: &[Pair<'_>],
 ) -> Result<OldRows, StreamError> {
-    let there =
-        |there| OldRows { there, reason: identity::NO_IDENTITY, key_lost: false };
+    let there = |there| OldRows { there, reason: identity::NO_IDENTITY, key_lost: false };
     // SAFETY: an open relation has its pg_class row. The root of a partitioned table has no rows.
     if unsafe { (*(*relation).rd_rel).relkind } as u8 == pg_sys::RELKIND_PARTITIONED_TABLE {
         return Ok(there(OldRow::None));

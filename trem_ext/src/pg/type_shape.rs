@@ -124,10 +124,7 @@ unsafe fn labels(type_oid: pg_sys::Oid) -> Vec<DefinedLabel> {
             let members = (*list).members.as_slice((*list).n_members as usize);
             let found = members.iter().map(|&member| {
                 let form = fixed_part::<pg_sys::FormData_pg_enum>(&raw mut (*member).tuple);
-                DefinedLabel {
-                    oid: form.oid.to_u32(),
-                    label: utf8(form.enumlabel.data.as_ptr()),
-                }
+                DefinedLabel { oid: form.oid.to_u32(), label: utf8(form.enumlabel.data.as_ptr()) }
             });
             let found = found.collect();
             pg_sys::ReleaseCatCacheList(list);
