@@ -1,5 +1,5 @@
-//! Rows that were written while a table looked otherwise. The walsender reads them by the catalog of
-//! their time, whatever the stream's start has read of today's; what they lack is read again.
+//! Rows that were written while a table looked otherwise. The walsender reads them by the catalog
+//! of their time, whatever the stream's start has read of today's; what they lack is read again.
 
 use trem_tests::{noise, Outcome, Pair};
 

@@ -17,6 +17,18 @@ use super::pipeline::Expect;
 use crate::error::{Kind, Result};
 
 impl Changes {
+    /// Some of the table's rows are later than this transaction.
+    pub(super) fn is_ahead(&self, relation: &Relation) -> bool {
+        self.ahead.get(&relation.oid).is_some_and(|end| self.commit_lsn() < *end)
+    }
+
+    /// Where rows are ahead, they are not expected to be as the source had them.
+    pub(super) fn count_conflicts(&mut self, relation: &Relation, count: u64) {
+        if !self.is_ahead(relation) {
+            self.counts.entry(relation.oid).or_default().conflicts += count;
+        }
+    }
+
     /// The row, whatever was there under its key.
     pub(super) async fn put_row(
         &mut self,

@@ -155,11 +155,6 @@ impl Changes {
         self.careful || self.is_ahead(relation)
     }
 
-    /// Some of the table's rows are later than this transaction.
-    fn is_ahead(&self, relation: &Relation) -> bool {
-        self.ahead.get(&relation.oid).is_some_and(|end| self.commit_lsn < *end)
-    }
-
     /// A row that the source changes may not be on the target (yet): it was filtered out, skipped,
     /// or will be read again.
     fn may_be_absent(&self, relation: &Relation) -> bool {
@@ -566,13 +561,6 @@ impl Changes {
             Operation::Delete => &mut counts.deletes,
         };
         *count += u64::from(rows);
-    }
-
-    /// Where rows are ahead, they are not expected to be as the source had them.
-    pub(super) fn count_conflicts(&mut self, relation: &Relation, count: u64) {
-        if !self.is_ahead(relation) {
-            self.counts(relation).conflicts += count;
-        }
     }
 
     fn counts(&mut self, relation: &Relation) -> &mut Counts {

@@ -128,10 +128,8 @@ async fn check_existing(
     let sql = format!("SELECT EXISTS (SELECT FROM {name})");
     if must_be_empty && client.query_one(&sql, &[]).await?.get(0) {
         let hint = format!(
-            "On the target: TRUNCATE {name}; Or on the source, to have it emptied: SELECT \
-             trem.alter_task('{0}', '{{\"target_tables\": \"truncate\"}}'); SELECT \
-             trem.start_task('{0}'); (keep instead of truncate adds to the rows)",
-            definition.task
+            "On the target: TRUNCATE {name}; Or set the task's option target_tables to truncate \
+             (empties it) or keep (adds to it)."
         );
         findings.push(Finding::error(name, "target_rows", "the target table has rows").hint(hint));
     }

@@ -15,9 +15,9 @@
 //!
 //! # When the source ends the stream
 //! A table that changed, a key that is not in the WAL: what came before is right, and is applied
-//! before the task stops or goes on with a newer definition. Where a part of the failing transaction
-//! is in the group already, that goes, and the stream is opened once more to take the transactions
-//! before it in groups of their own.
+//! before the task stops or goes on with a newer definition. Where a part of the failing
+//! transaction is in the group already, that goes, and the stream is opened once more to take the
+//! transactions before it in groups of their own.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -196,29 +196,32 @@ impl Run {
                 self.drop_slot().await?;
                 return Err(error);
             }
-            let failed_at = self.failed_at(&follow, &error);
-            let one_by_one =
-                matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
-            if one_by_one && self.careful_until < failed_at {
-                self.careful_until = failed_at;
-            } else if follow.left_behind && self.singly_until < failed_at {
-                self.singly_until = failed_at;
-            } else {
-                let ended_between =
-                    !follow.failed_in_group && follow.apply.open_transaction().is_none();
-                let place = if ended_between { "after" } else { "transaction at" };
-                let error = self.with_remedy(error);
-                return Err(error.context(format!("{place} {failed_at}")));
-            }
-            tracing::info!(
-                task = %self.name(),
-                at = %failed_at,
-                "anew, one transaction at a time: {error}"
-            );
+            self.go_back(&follow, error)?;
             drop(follow);
             self.reopen_session().await?;
             self.slot_is_free().await?;
         }
+    }
+
+    /// What failed is done anew, with smaller steps; gives the error back where that was done.
+    fn go_back(&mut self, follow: &Follow, error: Error) -> Result<()> {
+        let failed_at = self.failed_at(follow, &error);
+        let of_row = matches!(error.kind(), Kind::Refused | Kind::RowMissing | Kind::RowFailed);
+        if of_row && self.careful_until < failed_at {
+            self.careful_until = failed_at;
+        } else if follow.left_behind && self.singly_until < failed_at {
+            self.singly_until = failed_at;
+        } else {
+            let between = !follow.failed_in_group && follow.apply.open_transaction().is_none();
+            let place = if between { "after" } else { "transaction at" };
+            return Err(self.with_remedy(error).context(format!("{place} {failed_at}")));
+        }
+        tracing::info!(
+            task = %self.name(),
+            at = %failed_at,
+            "anew, one transaction at a time: {error}"
+        );
+        Ok(())
     }
 
     /// A value that the target's column does not take, for which PostgreSQL has no hint.

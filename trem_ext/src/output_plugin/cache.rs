@@ -44,8 +44,8 @@ pub(crate) struct Cache {
     members: HashMap<u32, Member>,
     entries: Vec<Entry>,
     positions: HashMap<u32, usize>,
-    /// Of composite types that the tables' columns have: whether a table is as the definition has it
-    /// depends on them, too.
+    /// Of composite types that the tables' columns have: whether a table is as the definition has
+    /// it depends on them, too.
     type_relations: HashSet<u32>,
     /// The mappings are of transactions that committed before the definition was published.
     older: bool,

@@ -1,7 +1,7 @@
 //! Which relations may look different from now on. The server calls back whenever something that it
 //! knows about a relation may be stale, also in the middle of other work; so it is only noted here.
-//! Casts and the labels of enums belong to no relation. Casts decide what an expression may be given,
-//! labels what a value means: after a change of one everything is looked at again.
+//! Casts and the labels of enums belong to no relation. Casts decide what an expression may be
+//! given, labels what a value means: after a change of one everything is looked at again.
 //!
 //! A callback can be registered but never taken back, so there is one per backend, with or without
 //! a stream. What it notes is bounded: beyond a few hundred relations it is "all of them".

@@ -258,15 +258,9 @@ fn pair_up<'a>(
         let (attribute, unknown) = match source.rule(position) {
             Some(rule) => {
                 let attribute = source.attribute(attributes, column.attnum);
-                let unknown = match source.form_of_result(column)? {
-                    None if !inputs.is_some_and(|inputs| inputs.can_compute(rule)) => {
-                        Some(format!(
-                            "Column \"{}\" is computed from what is not there yet.",
-                            column.name
-                        ))
-                    }
-                    unknown => unknown,
-                };
+                let can_compute = inputs.is_some_and(|inputs| inputs.can_compute(rule));
+                let unknown = source.form_of_result(column)?;
+                let unknown = unknown.or_else(|| (!can_compute).then(|| lacks_input(column)));
                 (attribute.filter(|_| column.key), unknown)
             }
             None => match source.form_of_column(attributes, column)? {
@@ -277,6 +271,10 @@ fn pair_up<'a>(
         pairs.push(Pair { column, attribute, unknown });
     }
     Ok(pairs)
+}
+
+fn lacks_input(column: &DefinedColumn) -> String {
+    format!("Column \"{}\" is computed from what is not there yet.", column.name)
 }
 
 fn refuse_new_columns(

@@ -2,7 +2,8 @@
 //!
 //! # What a change becomes
 //! The filter is asked about the new row: `in`, `out` (false or NULL), or `unknown` (it needs a
-//! value that is not in the WAL, or that history does not have yet in its form). With replica identity FULL it is asked about the old row too.
+//! value that is not in the WAL, or that history does not have yet in its form). With replica
+//! identity FULL it is asked about the old row too.
 //!
 //! | change | new row | becomes |
 //! |---|---|---|
