@@ -31,3 +31,13 @@ LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_computed';
 COMMENT ON FUNCTION trem.computed(uuid, anyelement, bigint, regclass, regtype, smallint[], text[],
                                   text, "any") IS
     'For the views of trem_read: the value of an expression, whose errors show no value';
+
+-- The same for the statement of trem.preview, which runs as the owner of the table; its token is of
+-- that statement alone.
+CREATE FUNCTION trem.previewed(token uuid, example anyelement, rule_id bigint, relation regclass,
+                               output regtype, attnums smallint[], names text[], expression text,
+                               VARIADIC columns "any") RETURNS anyelement
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_previewed';
+COMMENT ON FUNCTION trem.previewed(uuid, anyelement, bigint, regclass, regtype, smallint[], text[],
+                                   text, "any") IS
+    'For trem.preview: the value of an expression, whose errors show no value';

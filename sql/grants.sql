@@ -14,7 +14,7 @@
 --              run as the owner of its table and no one else. They may read trem.view_token as long
 --              as there are views of their tables.
 --   everybody  may name the functions for expressions, because an owner of a table may be anybody.
---              They tell nothing: trem.pseudonym answers only to rules.
+--              They tell nothing: trem.pseudonym answers only to rules, trem.previewed to previews.
 
 CREATE FUNCTION trem.grant_operator(operator name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -50,7 +50,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
 -- Expressions are read and run as the owner of their table.
 GRANT USAGE ON SCHEMA trem TO PUBLIC;
 GRANT EXECUTE ON FUNCTION trem.pseudonym, trem.mask_partial, trem.mask_email, trem.mask_number,
-    trem.commit_lsn, trem.commit_timestamp, trem.operation TO PUBLIC;
+    trem.commit_lsn, trem.commit_timestamp, trem.operation, trem.previewed TO PUBLIC;
 
 -- Every function that pins search_path pins these as well: values in statements that it prints
 -- (a domain's check, a default) and in rows must not depend on the session. And no JIT: catalog

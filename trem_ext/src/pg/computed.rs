@@ -20,7 +20,7 @@ use pgrx::{ereport, pg_guard, FromDatum, PgMemoryContexts, PgSqlErrorCode, Uuid}
 use super::evaluate::evaluate_hiding;
 use super::expression::{self, Names};
 use super::owner::{as_role, Evaluation};
-use super::view_token::Call;
+use super::view_token::{is_made_by_preview, Call};
 use super::{attribute, PinnedSettings};
 
 /// `token, example, rule_id, relation, output, attnums, names, expression`; then the columns'
@@ -43,8 +43,20 @@ struct Computed {
     message: CString,
 }
 
+/// Who may call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CalledBy {
+    View,
+    Preview,
+}
+
 #[no_mangle]
 pub(super) extern "C-unwind" fn pg_finfo_trem_computed() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+#[no_mangle]
+pub(super) extern "C-unwind" fn pg_finfo_trem_previewed() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
@@ -55,12 +67,30 @@ pub(super) extern "C-unwind" fn pg_finfo_trem_computed() -> &'static pg_sys::Pg_
 #[no_mangle]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: called by the server.
+    unsafe { value(call, CalledBy::View) }
+}
+
+/// See the comment of the function in `sql/expression.sql`.
+///
+/// # Safety
+/// Called by the server.
+#[no_mangle]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn trem_previewed(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: called by the server.
+    unsafe { value(call, CalledBy::Preview) }
+}
+
+/// # Safety
+/// Called by the server.
+unsafe fn value(call: pg_sys::FunctionCallInfo, called_by: CalledBy) -> Datum {
     // SAFETY: the server fills the call's record. What is kept in it was put there by the first
     // call from the same place. Results lie in the caller's memory, as those of any function.
     unsafe {
         let function = (*call).flinfo;
         if (*function).fn_extra.is_null() {
-            (*function).fn_extra = prepare(call).cast();
+            (*function).fn_extra = prepare(call, called_by).cast();
         }
         let computed = &*(*function).fn_extra.cast::<Computed>();
         let values = (*call).args.as_slice((*call).nargs as usize).get(FIRST_VALUE..);
@@ -78,7 +108,7 @@ pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) ->
 
 /// # Safety
 /// As for [`trem_computed`].
-unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
+unsafe fn prepare(call: pg_sys::FunctionCallInfo, called_by: CalledBy) -> *mut Computed {
     // SAFETY: the arguments before the values are of the types that SQL declares.
     let (function, token, rule, relation, output, attnums, names, sql) = unsafe {
         let function = (*call).flinfo;
@@ -99,7 +129,7 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
         )
     };
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let made_by_view = Call {
+    let called = Call {
         rule_id: rule,
         relation: relation.to_u32(),
         output: output.to_u32(),
@@ -107,10 +137,13 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
         names: &names,
         expression: &sql,
     };
-    let is_made_by_view = token.is_some_and(|token| {
-        made_by_view.is_made_by(&token).unwrap_or_else(|error| refuse(&error.to_string()))
+    let is_ours = token.is_some_and(|token| match called_by {
+        CalledBy::Preview => is_made_by_preview(&token),
+        CalledBy::View => {
+            called.is_made_by_view(&token).unwrap_or_else(|error| refuse(&error.to_string()))
+        }
     });
-    if !is_made_by_view {
+    if !is_ours {
         refuse(FOR_VIEWS);
     }
     let message = format!("rule {rule} cannot compute a row");
