@@ -2,7 +2,7 @@
 --
 -- Kinds of roles:
 --   owner      who made the extension, a superuser. TREM reads and writes its own tables, and makes
---              views and grants, with this role's rights, and nothing else: see trem_ext's pg/owner.rs.
+--              views and grants, with this role's rights, and nothing else (trem_ext, pg/owner.rs).
 --   operator   trem.grant_operator('role'): defines, starts and watches tasks, its own and those of
 --              roles that it is a member of; so it does with endpoints. Rules about values, and
 --              starting a task, take membership in the owners of the tables.
@@ -72,7 +72,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: the rows of one table';
+COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: rows of one table';
 COMMENT ON FUNCTION trem.preview_rows(text, text, bigint) IS 'For trem.preview: its rows as texts';
 COMMENT ON FUNCTION trem.endpoint_create(jsonb) IS 'For trem.create_endpoint';
 COMMENT ON FUNCTION trem.endpoint_alter(jsonb) IS 'For trem.alter_endpoint';

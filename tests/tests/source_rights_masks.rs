@@ -3,7 +3,7 @@
 
 use trem_tests::{Database, Pair};
 
-/// A table with a masked column behind a filter, one with a masked key, and whoever reads the views.
+/// A table with a masked column, one with a masked key and a filter, and whoever reads the views.
 struct Masked {
     pair: Pair,
     applier: Database,
@@ -17,9 +17,11 @@ impl Masked {
         pair.source.exec(
             "CREATE ROLE ada LOGIN; CREATE SCHEMA app AUTHORIZATION ada; SET ROLE ada;
              CREATE TABLE app.person (id int PRIMARY KEY, mail text);
-             INSERT INTO app.person SELECT n, 'mail' || n || '@example.com' FROM generate_series(1, 5000) n;
+             INSERT INTO app.person SELECT n, 'mail' || n || '@example.com'
+                 FROM generate_series(1, 5000) n;
              CREATE TABLE app.login (mail text PRIMARY KEY, n int);
-             INSERT INTO app.login SELECT 'mail' || n || '@example.com', n FROM generate_series(1, 5000) n;
+             INSERT INTO app.login SELECT 'mail' || n || '@example.com', n
+                 FROM generate_series(1, 5000) n;
              ANALYZE app.person, app.login; RESET ROLE",
         );
         pair.create_task("t", &["app.person", "app.login"]);
@@ -133,7 +135,7 @@ fn a_reader_does_not_find_the_token_of_a_view() {
     let mut masked = Masked::new();
     let (view, source) = (masked.person().to_owned(), masked.pair.source_conninfo());
     let commands = [
-        format!("EXPLAIN (ANALYZE, VERBOSE, BUFFERS, FORMAT JSON) SELECT * FROM {view} WHERE id < 5"),
+        format!("EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT * FROM {view} WHERE id < 5"),
         format!("EXPLAIN (VERBOSE) SELECT mail FROM {view}"),
         format!("SELECT pg_get_viewdef('{view}'::regclass, true)"),
         "SELECT ev_action FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
@@ -147,8 +149,9 @@ fn a_reader_does_not_find_the_token_of_a_view() {
              SELECT * FROM {view} v WHERE pg_temp.leak(v::text) AND pg_temp.leak(mail) LIMIT 3"
         ),
         format!(
-            "SET client_min_messages = debug5; SET debug_print_plan = on; SET debug_print_parse = on;
-             SET debug_print_rewritten = on; SELECT mail FROM {view} WHERE id = 1"
+            "SET client_min_messages = debug5; SET debug_print_plan = on;
+             SET debug_print_parse = on; SET debug_print_rewritten = on;
+             SELECT mail FROM {view} WHERE id = 1"
         ),
         format!("SELECT mail::int FROM {view}"),
     ];
@@ -180,8 +183,8 @@ fn parts_and_keys_of_a_view_are_found_without_reading_all_of_it() {
     assert!(key.contains("Index Scan using person_pkey"), "{key}");
 }
 
-/// A token is of one view: what its owner may see of it is of no use to somebody else, and goes with
-/// the last view of the owner's.
+/// What the owner of a table may see of tokens is of no use to her, and goes with the last view of
+/// her tables.
 #[test]
 fn owners_of_tables_see_tokens_as_long_as_there_are_views_of_theirs() {
     let mut masked = Masked::new();

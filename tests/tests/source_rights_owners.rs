@@ -29,15 +29,16 @@ impl Operators {
         );
         ada.exec(
             "SELECT trem.create_endpoint('a_src', 'source', username => 'trem_applier');
-             SELECT trem.create_endpoint('a_dst', 'target', dbname => 'warehouse', host => '/nowhere',
-                 username => 'loader', password => 'ADASECRET')",
+             SELECT trem.create_endpoint('a_dst', 'target', dbname => 'warehouse',
+                 host => '/nowhere', username => 'loader', password => 'ADASECRET')",
         );
         ada.exec("SELECT trem.create_task('a', 'a_src', 'a_dst', '{app.doc}')");
         ada.exec("SELECT trem.set_value('a', 'app.doc', 'v', 'upper(v)')");
         ada.exec("SELECT trem.start_task('a')");
         bob.exec(
             "SELECT trem.create_endpoint('b_src', 'source', username => 'bob');
-             SELECT trem.create_endpoint('b_dst', 'target', dbname => 'x', password => 'BOBSECRET')",
+             SELECT trem.create_endpoint('b_dst', 'target', dbname => 'x',
+                 password => 'BOBSECRET')",
         );
         Operators { pair, ada, bob }
     }
@@ -112,9 +113,10 @@ impl Operators {
 
     #[track_caller]
     fn are_refused(&mut self, calls: &[String]) {
-        let all = "SELECT md5(string_agg(t::text, '') || (SELECT string_agg(e::text, '' ORDER BY name)
-            FROM trem.endpoint e)) FROM (SELECT t::text FROM trem.task t UNION ALL
-            SELECT d::text FROM trem.definition d UNION ALL SELECT r::text FROM trem.rule r ORDER BY 1) t";
+        let all = "SELECT md5(string_agg(row, '' ORDER BY row)) FROM (
+            SELECT t::text FROM trem.task t UNION ALL SELECT d::text FROM trem.definition d
+            UNION ALL SELECT r::text FROM trem.rule r UNION ALL SELECT e::text FROM trem.endpoint e
+            ) AS all_of_them (row)";
         let before = self.pair.source.text(all);
         for call in calls {
             let failure = self.bob.failure(call);

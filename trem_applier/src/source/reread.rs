@@ -10,6 +10,7 @@
 //! of such a row one computed column after the other, to find the rule (see [`blame`]).
 
 mod blame;
+mod key;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -61,7 +62,16 @@ pub struct Reader {
     views: HashMap<u32, Vec<View>>,
     /// By table OID.
     rules: HashMap<u32, Vec<Suspect>>,
-    statements: HashMap<u32, (Relation, Vec<Statement>)>,
+    prepared: HashMap<u32, (Relation, Vec<Prepared>)>,
+}
+
+/// How a row is read by its key through one view.
+#[derive(Clone)]
+struct Prepared {
+    view: View,
+    /// See [`key::condition`].
+    condition: String,
+    statement: Statement,
 }
 
 impl Reader {
@@ -76,7 +86,7 @@ impl Reader {
             client: None,
             views: views.collect(),
             rules: definition.tables.iter().map(|t| (t.oid, blame::suspects(t))).collect(),
-            statements: HashMap::new(),
+            prepared: HashMap::new(),
         }
     }
 
@@ -90,22 +100,22 @@ impl Reader {
         let client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
             _ => {
-                self.statements.clear();
+                self.prepared.clear();
                 connect(&self.source).await?
             }
         };
-        let statements = self.statements(&client, relation).await?;
+        let prepared = self.prepare(&client, relation).await?;
         let position = see(&client, &self.task, xids).await?;
         view::lock(&client, self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice)).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for some in keys.chunks(PIPELINED) {
             client.batch_execute("SAVEPOINT keys").await?;
-            let reads = some.iter().map(|key| read_row(&client, &statements, relation, key));
+            let reads = some.iter().map(|key| read_row(&client, &prepared, relation, key));
             match try_join_all(reads).await {
                 Ok(read) => rows.extend(read),
                 Err(error) if is_of_a_row(&error) => {
                     client.batch_execute("ROLLBACK TO keys").await?;
-                    rows.extend(self.one_by_one(&client, &statements, relation, some).await?);
+                    rows.extend(self.one_by_one(&client, &prepared, relation, some).await?);
                 }
                 Err(error) => return Err(error),
             }
@@ -116,34 +126,36 @@ impl Reader {
         Ok((rows, position))
     }
 
-    async fn statements(&mut self, client: &Client, relation: &Relation) -> Result<Vec<Statement>> {
-        if let Some((described, statements)) = self.statements.get(&relation.oid) {
+    async fn prepare(&mut self, client: &Client, relation: &Relation) -> Result<Vec<Prepared>> {
+        if let Some((described, prepared)) = self.prepared.get(&relation.oid) {
             if described == relation {
-                return Ok(statements.clone());
+                return Ok(prepared.clone());
             }
         }
         let views = self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice);
-        let mut statements = Vec::with_capacity(views.len());
+        let mut prepared = Vec::with_capacity(views.len());
         for view in views {
-            statements
-                .push(client.prepare(&select(relation, view, 0..relation.columns.len())).await?);
+            let condition = key::condition(client, relation, view).await?;
+            let sql = select(relation, view, &condition, 0..relation.columns.len());
+            let statement = client.prepare(&sql).await?;
+            prepared.push(Prepared { view: view.clone(), condition, statement });
         }
-        self.statements.insert(relation.oid, (relation.clone(), statements.clone()));
-        Ok(statements)
+        self.prepared.insert(relation.oid, (relation.clone(), prepared.clone()));
+        Ok(prepared)
     }
 
     /// Each key in a subtransaction, under the same snapshot.
     async fn one_by_one(
         &self,
         client: &Client,
-        statements: &[Statement],
+        prepared: &[Prepared],
         relation: &Relation,
         keys: &[Bytes],
     ) -> Result<Vec<Read>> {
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
             client.batch_execute("SAVEPOINT key").await?;
-            rows.push(match read_row(client, statements, relation, key).await {
+            rows.push(match read_row(client, prepared, relation, key).await {
                 Err(error) if is_of_a_row(&error) => {
                     client.batch_execute("ROLLBACK TO key").await?;
                     let sqlstate = error.sqlstate_code().unwrap_or_default().to_owned();
@@ -182,20 +194,20 @@ async fn see(client: &Client, task: &str, xids: &[u64]) -> Result<Lsn> {
 }
 
 /// Reads some columns of the row with a key.
-fn select(relation: &Relation, view: &View, columns: impl Iterator<Item = usize>) -> String {
+fn select(
+    relation: &Relation,
+    view: &View,
+    condition: &str,
+    columns: impl Iterator<Item = usize>,
+) -> String {
     let column = |at: usize| format!("v.{}", escape_identifier(&relation.columns[at].name));
     let columns: Vec<_> = columns
         .map(|at| match relation.format {
             RowFormat::Binary => column(at),
-            // `format` writes a value as its type does; a cast to text may not.
-            RowFormat::Text => {
-                format!("CASE num_nulls({0}) WHEN 0 THEN format('%s', {0}) END", column(at))
-            }
+            RowFormat::Text => key::text(&column(at)),
         })
         .collect();
-    let key: Vec<_> =
-        relation.key().enumerate().map(|(n, at)| format!("{} = ${}", column(at), n + 1)).collect();
-    format!("SELECT {} FROM {} AS v WHERE {}", columns.join(", "), view.name, key.join(" AND "))
+    format!("SELECT {} FROM {} AS v WHERE {condition}", columns.join(", "), view.name)
 }
 
 /// A rule's expression fails on the values of a row: the SQLSTATEs of which the stream makes an
@@ -213,11 +225,11 @@ fn values(relation: &Relation, key: &Bytes) -> Result<Vec<Value>> {
 
 async fn read_row(
     client: &Client,
-    statements: &[Statement],
+    prepared: &[Prepared],
     relation: &Relation,
     key: &Bytes,
 ) -> Result<Read> {
-    for statement in statements {
+    for Prepared { statement, .. } in prepared {
         let values = values(relation, key)?;
         let parameters: Vec<_> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         if let Some(row) = client.query_opt(statement, &parameters).await? {

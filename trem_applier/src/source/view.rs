@@ -1,9 +1,9 @@
 //! The task's views as the only door to the source's tables, and the look at what is behind it.
 //!
 //! A view reads its table by OID. Before PostgreSQL 16 an owner can make a view of an empty table,
-//! which keeps its OID: then functions of the owner's would run in our session, or there would be no
-//! rows and nobody told. So nobody reads a view who has not locked it here, which locks the table
-//! behind it, and then seen that it is one.
+//! which keeps its OID: then functions of the owner's would run in our session, or there would be
+//! no rows and nobody told. So nobody reads a view who has not locked it here, which locks the
+//! table behind it, and then seen that it is one.
 
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::types::Oid;

@@ -3,9 +3,9 @@
 //! expression fails: COPY from a view ends there, this reports such rows and goes on.
 //!
 //! The table is opened by OID, and read under that lock as its owner, who may not have put anything
-//! else in its place. Rows come through a cursor, some at a time, as values of the table's row type.
-//! Those are complete: the server puts large values in, and defaults of columns that the row is
-//! older than.
+//! else in its place. Rows come through a cursor, some at a time, as values of the table's row
+//! type. Those are complete: the server puts large values in, and defaults of columns that the row
+//! is older than.
 
 use std::ffi::CString;
 

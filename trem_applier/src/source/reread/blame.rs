@@ -39,11 +39,13 @@ impl Reader {
         for suspect in self.rules.get(&relation.oid).map_or(&[][..], Vec::as_slice) {
             let position = |name: &String| relation.columns.iter().position(|c| c.name == *name);
             let column = suspect.column.as_ref().and_then(position);
-            for view in self.views.get(&relation.oid).map_or(&[][..], Vec::as_slice) {
+            let prepared = self.prepared.get(&relation.oid);
+            for through in prepared.map_or(&[][..], |(_, prepared)| prepared.as_slice()) {
                 client.batch_execute("SAVEPOINT rule").await?;
                 let values = values(relation, key)?;
                 let values: Vec<_> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-                let sql = select(relation, view, column.into_iter());
+                let (view, condition) = (&through.view, through.condition.as_str());
+                let sql = select(relation, view, condition, column.into_iter());
                 let read = client.query(&sql, &values).await.map_err(Error::from);
                 match read {
                     Err(error) if is_of_a_row(&error) => {
