@@ -1,6 +1,6 @@
--- What the applier calls is in Rust (api/applier.rs), which asks whether the caller may serve a task:
--- only the role that the task's source endpoint names, its members and superusers. These statements
--- are for that alone; nobody may execute them.
+-- What the applier calls is in Rust (api/applier.rs), which asks whether the caller may serve a
+-- task: only the role that the task's source endpoint names, its members and superusers. These
+-- statements are for that alone; nobody may execute them.
 
 CREATE FUNCTION trem.store_report(task_id uuid, report jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -18,12 +18,12 @@ COMMENT ON FUNCTION trem.pinned_settings() IS
 COMMENT ON FUNCTION trem.operation() IS
     'For expressions: insert, update or delete; load in a load and in preview';
 
--- What a view of trem_read calls for an expression whose errors could tell of values, or that is not
--- made of built-in types and functions alone: computes it over columns of a table, which the text
--- knows by those names (the first one is the table's), as the owner of the table. The token is the
--- view's, the example of the type of the result, or of what that domain is made of. An error says
--- which rule it was, and its SQLSTATE. Not parallel: the expression is read in a subtransaction, which
--- a parallel plan forbids.
+-- What a view of trem_read calls for an expression whose errors could tell of values, or that is
+-- not made of built-in types and functions alone: computes it over columns of a table, which the
+-- text knows by those names (the first one is the table's), as the owner of the table. The token is
+-- the view's, the example of the type of the result, or of what that domain is made of. An error
+-- says which rule it was, and its SQLSTATE. Not parallel: the expression is read in a
+-- subtransaction, which a parallel plan forbids.
 CREATE FUNCTION trem.computed(token uuid, example anyelement, rule_id bigint, relation regclass,
                               output regtype, attnums smallint[], names text[], expression text,
                               VARIADIC columns "any") RETURNS anyelement
@@ -31,3 +31,13 @@ LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_computed';
 COMMENT ON FUNCTION trem.computed(uuid, anyelement, bigint, regclass, regtype, smallint[], text[],
                                   text, "any") IS
     'For the views of trem_read: the value of an expression, whose errors show no value';
+
+-- The same for the statement of trem.preview, which runs as the owner of the table; its token is of
+-- that statement alone.
+CREATE FUNCTION trem.previewed(token uuid, example anyelement, rule_id bigint, relation regclass,
+                               output regtype, attnums smallint[], names text[], expression text,
+                               VARIADIC columns "any") RETURNS anyelement
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'trem_previewed';
+COMMENT ON FUNCTION trem.previewed(uuid, anyelement, bigint, regclass, regtype, smallint[], text[],
+                                   text, "any") IS
+    'For trem.preview: the value of an expression, whose errors show no value';

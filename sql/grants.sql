@@ -2,7 +2,7 @@
 --
 -- Kinds of roles:
 --   owner      who made the extension, a superuser. TREM reads and writes its own tables, and makes
---              views and grants, with this role's rights, and nothing else: see trem_ext's pg/owner.rs.
+--              views and grants, with this role's rights, and nothing else (trem_ext, pg/owner.rs).
 --   operator   trem.grant_operator('role'): defines, starts and watches tasks, its own and those of
 --              roles that it is a member of; so it does with endpoints. Rules about values, and
 --              starting a task, take membership in the owners of the tables.
@@ -14,7 +14,7 @@
 --              run as the owner of its table and no one else. They may read trem.view_token as long
 --              as there are views of their tables.
 --   everybody  may name the functions for expressions, because an owner of a table may be anybody.
---              They tell nothing: trem.pseudonym answers only to rules.
+--              They tell nothing: trem.pseudonym answers only to rules, trem.previewed to previews.
 
 CREATE FUNCTION trem.grant_operator(operator name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -50,7 +50,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM PUBLIC;
 -- Expressions are read and run as the owner of their table.
 GRANT USAGE ON SCHEMA trem TO PUBLIC;
 GRANT EXECUTE ON FUNCTION trem.pseudonym, trem.mask_partial, trem.mask_email, trem.mask_number,
-    trem.commit_lsn, trem.commit_timestamp, trem.operation TO PUBLIC;
+    trem.commit_lsn, trem.commit_timestamp, trem.operation, trem.previewed TO PUBLIC;
 
 -- Whoever owns the database dumps it, and pg_dump reads what an extension asks it to keep: it would
 -- give up at a table that its caller may not read. Passwords are not among them.
@@ -90,7 +90,7 @@ COMMENT ON FUNCTION trem.applier_protocol() IS
 COMMENT ON FUNCTION trem.keep_slots() IS 'For the event trigger trem_keep_slots';
 COMMENT ON FUNCTION trem.database_identity() IS
     'Tells one database, and one making of the extension in it, from another';
-COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: the rows of one table';
+COMMENT ON FUNCTION trem.exact_count(oid, boolean) IS 'For trem.table_counts: rows of one table';
 COMMENT ON FUNCTION trem.preview_rows(text, text, bigint) IS 'For trem.preview: its rows as texts';
 COMMENT ON FUNCTION trem.endpoint_create(jsonb) IS 'For trem.create_endpoint';
 COMMENT ON FUNCTION trem.endpoint_alter(jsonb) IS 'For trem.alter_endpoint';

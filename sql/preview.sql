@@ -1,6 +1,6 @@
 -- Rows as the target would get them, from live data and the draft rules, under the settings that
--- copy and stream run with (grants.sql pins them). They are read and computed with the rights of the
--- table's owner; the caller must be allowed to read the table.
+-- copy and stream run with (grants.sql pins them). They are read and computed with the rights of
+-- the table's owner; the caller must be allowed to read the table.
 
 CREATE FUNCTION trem.preview(task text, table_name text, row_count bigint DEFAULT 10)
 RETURNS SETOF jsonb

@@ -182,11 +182,11 @@ fn a_task_that_is_not_started_is_not_run() {
 #[test]
 fn a_role_without_any_right_is_told_where_rights_come_from() {
     let mut pair = drafted();
-    pair.source.exec("REVOKE ALL ON SCHEMA trem FROM trem_applier");
+    pair.source.exec("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA trem FROM trem_applier");
     pair.expect_log("");
     let outcome = pair.run_until_caught_up("t");
     assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
-    outcome.assert_says(&["schema trem", "source endpoint"]);
+    outcome.assert_says(&["function applier_tasks", "source endpoint"]);
 }
 
 #[test]

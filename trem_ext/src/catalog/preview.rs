@@ -22,7 +22,7 @@ pub(crate) fn rows(draft: &Draft, table_name: &str, count: i64) -> Result<Vec<St
     // Names as they are under the lock.
     (shape.table.schema, shape.table.name) = (locked.schema, locked.name);
     let token = OneTime::new().ok_or_else(|| Error::Catalog("no randomness".to_owned()))?;
-    let rows = view::rows(&shape, &token.sql());
+    let rows = view::rows(&shape, &token);
     let statement = format!("SELECT to_jsonb(shown)::text FROM ({rows} LIMIT {count}) AS shown");
     pg::as_role(locked.owner, || {
         pg::pin_for_reading();

@@ -17,7 +17,7 @@ use super::shape::{Computed, Filter, Guard, Shape};
 use super::table::Leaf;
 use super::{access, definition, endpoint, name, spi, table};
 use crate::error::Error;
-use crate::pg::view_token::Call;
+use crate::pg::view_token::{Call, OneTime};
 
 #[derive(Deserialize)]
 struct View {
@@ -153,32 +153,30 @@ fn body(shape: &Shape, leaf: &Leaf) -> String {
     let alias = (shape.is_computed() && leaf.name != shape.table.name)
         .then(|| format!(" AS {}", name::quoted(&shape.table.name)));
     let from = format!("{relation}{}", alias.unwrap_or_default());
-    let token = |call: &Call<'_>| {
+    let begin = |call: &Call<'_>| {
         let id = name::literal(&call.id());
-        format!("(SELECT token FROM trem.view_token WHERE id = {id})")
+        format!("trem.computed((SELECT token FROM trem.view_token WHERE id = {id})")
     };
     let barrier = if shape.filter.is_some() { "WITH (security_barrier) " } else { "" };
-    format!("{barrier}AS {}", select(shape, Some("ctid AS trem_ctid"), &from, &token))
+    format!("{barrier}AS {}", select(shape, Some("ctid AS trem_ctid"), &from, &begin))
 }
 
-/// The statement that reads a table's rows, all partitions', as the target gets them. `token` is
-/// an expression of SQL.
-pub(super) fn rows(shape: &Shape, token: &str) -> String {
+/// The statement that reads a table's rows, all partitions', as the target gets them, once: while
+/// this token holds.
+pub(super) fn rows(shape: &Shape, token: &OneTime) -> String {
     let only = if shape.table.is_partitioned() { "" } else { "ONLY " };
     let from = format!("{only}{}", name::qualified(&shape.table.schema, &shape.table.name));
-    select(shape, None, &from, &|_| token.to_owned())
+    select(shape, None, &from, &|_| format!("trem.previewed({}", token.sql()))
 }
 
-fn select(
-    shape: &Shape,
-    more: Option<&str>,
-    from: &str,
-    token: &dyn Fn(&Call<'_>) -> String,
-) -> String {
+/// How a call begins: with the function's name and the token.
+type Begin<'a> = &'a dyn Fn(&Call<'_>) -> String;
+
+fn select(shape: &Shape, more: Option<&str>, from: &str, begin: Begin<'_>) -> String {
     let columns = shape.columns.iter().map(|column| {
         let value = match &column.computed {
             Some(Computed { expression, guard, .. }) => {
-                value(shape, expression, guard.as_ref(), token)
+                value(shape, expression, guard.as_ref(), begin)
             }
             None => name::quoted(column.source_name()),
         };
@@ -189,7 +187,7 @@ fn select(
     match &shape.filter {
         None => select,
         Some(Filter { expression, guard, .. }) => {
-            format!("{select} WHERE {}", value(shape, expression, guard.as_ref(), token))
+            format!("{select} WHERE {}", value(shape, expression, guard.as_ref(), begin))
         }
     }
 }
@@ -198,11 +196,11 @@ fn value(
     shape: &Shape,
     expression: &DefinedExpression,
     guard: Option<&Guard>,
-    token: &dyn Fn(&Call<'_>) -> String,
+    begin: Begin<'_>,
 ) -> String {
     match guard {
         None => expression.sql.clone(),
-        Some(guard) => Guarded::new(shape, expression, guard).sql(token),
+        Some(guard) => Guarded::new(shape, expression, guard).sql(begin),
     }
 }
 
@@ -235,7 +233,7 @@ impl<'a> Guarded<'a> {
         }
     }
 
-    fn sql(&self, token: &dyn Fn(&Call<'_>) -> String) -> String {
+    fn sql(&self, begin: Begin<'_>) -> String {
         let (table, guard) = (&self.shape.table, self.guard);
         let names: Vec<String> = self.names.iter().map(|name| name::literal(name)).collect();
         let attnums: Vec<String> = guard.attnums.iter().map(i16::to_string).collect();
@@ -247,9 +245,9 @@ impl<'a> Guarded<'a> {
         }
         // The example is of a domain's base: of the domain itself it would be checked.
         let computed = format!(
-            "trem.computed({}, CAST(NULL AS {}), {}, {}::regclass, {}::regtype, '{{{}}}', \
+            "{}, CAST(NULL AS {}), {}, {}::regclass, {}::regtype, '{{{}}}', \
              ARRAY[{}], {}, {})",
-            token(&self.call()),
+            begin(&self.call()),
             guard.base_type_name,
             self.expression.rule_id,
             name::literal(&name::qualified(&table.schema, &table.name)),

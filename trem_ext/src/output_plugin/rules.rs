@@ -203,8 +203,8 @@ fn compile_table(
         }
     }
     // As the table's owner: an expression is made ready with the rights of the current user.
-    let owner = filter.iter().chain(columns.iter().flatten()).map(|(_, compiled)| compiled.owner);
-    let owner = owner.last().unwrap_or_else(pg::caller);
+    let mut compiled = filter.iter().chain(columns.iter().flatten());
+    let owner = compiled.next().map_or_else(pg::caller, |(_, compiled)| compiled.owner);
     // SAFETY: in the transaction in which the expressions were compiled.
     let rules =
         pg::as_role(owner, || unsafe { instantiate(relation, filter, columns, memory, scratch) });

@@ -4,13 +4,13 @@
 //!
 //! The server's own words about a value quote it (`invalid input syntax for type integer: "..."`),
 //! and whoever reads a view gets them. Here an error keeps its SQLSTATE and nothing else. And what
-//! stands in a view itself would be run with the rights of its reader; here it is read and evaluated
-//! as the owner of the table.
+//! stands in a view itself would be run with the rights of its reader; here it is read and
+//! evaluated as the owner of the table.
 //!
 //! Whoever may read a view may call the function as well, with whatever arguments: so a view proves
-//! that it is one ([`view_token`](super::view_token)). All the same the arguments' types are compared
-//! with what the expression expects, because a value taken for one of another type would crash the
-//! server.
+//! that it is one ([`view_token`](super::view_token)). All the same the arguments' types are
+//! compared with what the expression expects, because a value taken for one of another type would
+//! crash the server.
 
 use std::ffi::CString;
 
@@ -20,7 +20,7 @@ use pgrx::{ereport, pg_guard, FromDatum, PgMemoryContexts, PgSqlErrorCode, Uuid}
 use super::evaluate::evaluate_hiding;
 use super::expression::{self, Names};
 use super::owner::{as_role, Evaluation};
-use super::view_token::Call;
+use super::view_token::{is_made_by_preview, Call};
 use super::{attribute, PinnedSettings};
 
 /// `token, example, rule_id, relation, output, attnums, names, expression`; then the columns'
@@ -43,8 +43,20 @@ struct Computed {
     message: CString,
 }
 
+/// Who may call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CalledBy {
+    View,
+    Preview,
+}
+
 #[no_mangle]
 pub(super) extern "C-unwind" fn pg_finfo_trem_computed() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+#[no_mangle]
+pub(super) extern "C-unwind" fn pg_finfo_trem_previewed() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
@@ -55,12 +67,30 @@ pub(super) extern "C-unwind" fn pg_finfo_trem_computed() -> &'static pg_sys::Pg_
 #[no_mangle]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: called by the server.
+    unsafe { value(call, CalledBy::View) }
+}
+
+/// See the comment of the function in `sql/expression.sql`.
+///
+/// # Safety
+/// Called by the server.
+#[no_mangle]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn trem_previewed(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: called by the server.
+    unsafe { value(call, CalledBy::Preview) }
+}
+
+/// # Safety
+/// Called by the server.
+unsafe fn value(call: pg_sys::FunctionCallInfo, called_by: CalledBy) -> Datum {
     // SAFETY: the server fills the call's record. What is kept in it was put there by the first
     // call from the same place. Results lie in the caller's memory, as those of any function.
     unsafe {
         let function = (*call).flinfo;
         if (*function).fn_extra.is_null() {
-            (*function).fn_extra = prepare(call).cast();
+            (*function).fn_extra = prepare(call, called_by).cast();
         }
         let computed = &*(*function).fn_extra.cast::<Computed>();
         let values = (*call).args.as_slice((*call).nargs as usize).get(FIRST_VALUE..);
@@ -76,44 +106,75 @@ pub unsafe extern "C-unwind" fn trem_computed(call: pg_sys::FunctionCallInfo) ->
     }
 }
 
-/// # Safety
-/// As for [`trem_computed`].
-unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
-    // SAFETY: the arguments before the values are of the types that SQL declares.
-    let (function, token, rule, relation, output, attnums, names, sql) = unsafe {
-        let function = (*call).flinfo;
-        let constant = |at| pg_sys::get_fn_expr_arg_stable(function, at);
-        if !(FIRST_CONSTANT as i32..FIRST_VALUE as i32).all(constant) {
+/// What comes before the values.
+struct Arguments {
+    token: Option<Uuid>,
+    rule_id: i64,
+    relation: pg_sys::Oid,
+    output: pg_sys::Oid,
+    attnums: Vec<i16>,
+    names: Vec<String>,
+    sql: String,
+}
+
+impl Arguments {
+    /// # Safety
+    /// As for [`trem_computed`].
+    unsafe fn of(call: pg_sys::FunctionCallInfo) -> Arguments {
+        // SAFETY: these arguments are of the types that SQL declares.
+        unsafe {
+            let constant = |at| pg_sys::get_fn_expr_arg_stable((*call).flinfo, at);
+            if !(FIRST_CONSTANT as i32..FIRST_VALUE as i32).all(constant) {
+                refuse(FOR_VIEWS);
+            }
+            let arguments = (*call).args.as_slice(FIRST_VALUE);
+            Arguments {
+                token: Uuid::from_datum(arguments[TOKEN].value, arguments[TOKEN].isnull),
+                rule_id: argument(arguments[2]),
+                relation: argument(arguments[3]),
+                output: argument(arguments[4]),
+                attnums: argument(arguments[5]),
+                names: argument(arguments[6]),
+                sql: argument(arguments[7]),
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
+    }
+
+    /// Refuses whoever is not the caller that it is for.
+    fn check_caller(&self, called_by: CalledBy) {
+        let called = Call {
+            rule_id: self.rule_id,
+            relation: self.relation.to_u32(),
+            output: self.output.to_u32(),
+            attnums: &self.attnums,
+            names: &self.names(),
+            expression: &self.sql,
+        };
+        let is_ours = self.token.is_some_and(|token| match called_by {
+            CalledBy::Preview => is_made_by_preview(&token),
+            CalledBy::View => {
+                called.is_made_by_view(&token).unwrap_or_else(|error| refuse(&error.to_string()))
+            }
+        });
+        if !is_ours {
             refuse(FOR_VIEWS);
         }
-        let arguments = (*call).args.as_slice(FIRST_VALUE);
-        (
-            function,
-            Uuid::from_datum(arguments[TOKEN].value, arguments[TOKEN].isnull),
-            argument::<i64>(arguments[2]),
-            argument::<pg_sys::Oid>(arguments[3]),
-            argument::<pg_sys::Oid>(arguments[4]),
-            argument::<Vec<i16>>(arguments[5]),
-            argument::<Vec<String>>(arguments[6]),
-            argument::<String>(arguments[7]),
-        )
-    };
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let made_by_view = Call {
-        rule_id: rule,
-        relation: relation.to_u32(),
-        output: output.to_u32(),
-        attnums: &attnums,
-        names: &names,
-        expression: &sql,
-    };
-    let is_made_by_view = token.is_some_and(|token| {
-        made_by_view.is_made_by(&token).unwrap_or_else(|error| refuse(&error.to_string()))
-    });
-    if !is_made_by_view {
-        refuse(FOR_VIEWS);
     }
-    let message = format!("rule {rule} cannot compute a row");
+}
+
+/// # Safety
+/// As for [`trem_computed`].
+unsafe fn prepare(call: pg_sys::FunctionCallInfo, called_by: CalledBy) -> *mut Computed {
+    // SAFETY: called by the server.
+    let (function, arguments) = unsafe { ((*call).flinfo, Arguments::of(call)) };
+    arguments.check_caller(called_by);
+    let Arguments { relation, output, attnums, sql, .. } = &arguments;
+    let message = format!("rule {} cannot compute a row", arguments.rule_id);
+    let names = arguments.names();
     let named = Names {
         table: names.first().copied().unwrap_or_default(),
         columns: attnums.iter().copied().zip(names.iter().skip(1).copied()).collect(),
@@ -123,14 +184,14 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> *mut Computed {
         let memory = (*function).fn_mcxt;
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = memory;
-        if pg_sys::get_fn_expr_argtype(function, EXAMPLE as i32) != pg_sys::getBaseType(output) {
+        if pg_sys::get_fn_expr_argtype(function, EXAMPLE as i32) != pg_sys::getBaseType(*output) {
             refuse(&format!("{message}: its type is another"));
         }
         let mut settings = PinnedSettings::for_call();
-        let compiled = expression::compile(relation, &sql, Some((output, -1)), Some(&named));
+        let compiled = expression::compile(*relation, sql, Some((*output, -1)), Some(&named));
         settings.restore();
         let Ok(compiled) = compiled else { refuse(&format!("{message}: it was refused")) };
-        let slot = expression::slot(relation);
+        let slot = expression::slot(*relation);
         let count = ((*call).nargs as usize).saturating_sub(FIRST_VALUE);
         // An expression without columns is given one value all the same: SQL wants one.
         let as_many = attnums.len() == count || (attnums.is_empty() && count == 1);

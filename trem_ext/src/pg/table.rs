@@ -58,8 +58,9 @@ impl Locked {
     pub(crate) fn shows_all_to(&self, role: pg_sys::Oid) -> bool {
         // SAFETY: lookups in the catalog, of a relation that is locked.
         unsafe {
-            let may_select = pg_sys::pg_class_aclcheck(self.oid, role, pg_sys::ACL_SELECT.into())
-                == pg_sys::AclResult::ACLCHECK_OK;
+            let right = pg_sys::ACL_SELECT as pg_sys::AclMode;
+            let may_select =
+                pg_sys::pg_class_aclcheck(self.oid, role, right) == pg_sys::AclResult::ACLCHECK_OK;
             let hides = pg_sys::check_enable_rls(self.oid, role, true)
                 == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
             may_select && !hides

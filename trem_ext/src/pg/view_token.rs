@@ -7,8 +7,8 @@
 //! may not, and sees the token nowhere. A token stands for one expression over one table's columns,
 //! so it is of no use for another one.
 //!
-//! `trem.preview` makes the same calls in a statement of its own. Its token is made for that
-//! statement and forgotten after it.
+//! `trem.preview` makes the same calls in a statement of its own, of `trem.previewed`. Its token is
+//! made for that statement and forgotten after it: so that function may be anybody's.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -46,11 +46,8 @@ impl Call<'_> {
     }
 
     /// Whether the token is the call's, as the snapshot of the statement has it.
-    pub(crate) fn is_made_by(&self, token: &Uuid) -> Result<bool, spi::Error> {
+    pub(crate) fn is_made_by_view(&self, token: &Uuid) -> Result<bool, spi::Error> {
         const TOKEN: &str = "SELECT token FROM trem.view_token WHERE id = $1";
-        if preview().is_some_and(|preview| same(&preview, token.as_bytes())) {
-            return Ok(true);
-        }
         let id = self.id();
         let stored = as_extension_owner(|| {
             Spi::connect(|client| {
@@ -72,8 +69,10 @@ fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
 
 static PREVIEW: Mutex<Option<[u8; 16]>> = Mutex::new(None);
 
-fn preview() -> Option<[u8; 16]> {
-    *PREVIEW.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether the token is that of the statement of `trem.preview` that is under way.
+pub(crate) fn is_made_by_preview(token: &Uuid) -> bool {
+    let preview = *PREVIEW.lock().unwrap_or_else(PoisonError::into_inner);
+    preview.is_some_and(|preview| same(&preview, token.as_bytes()))
 }
 
 /// The token of one statement; it holds as long as this lives.
