@@ -1,5 +1,5 @@
-//! What keeps the source's server from harm: reading ahead can be turned off, memory that runs out is
-//! an error, and a database in another encoding is refused in words.
+//! What keeps the source's server from harm: reading ahead can be turned off, memory that runs out
+//! is an error, and a database in another encoding is refused in words.
 
 use trem_tests::{wait_for, Pair};
 
@@ -21,7 +21,10 @@ fn write(pair: &mut Pair) {
     for n in 1..200 {
         pair.source.exec(&format!("INSERT INTO item VALUES ({n}, 'small')"));
     }
-    pair.source.exec("BEGIN; UPDATE item SET v = 'kept' WHERE id < 50; SAVEPOINT s; DELETE FROM item; ROLLBACK TO s; COMMIT");
+    pair.source.exec(
+        "BEGIN; UPDATE item SET v = 'kept' WHERE id < 50; SAVEPOINT s; DELETE FROM item;
+         ROLLBACK TO s; COMMIT",
+    );
     pair.source
         .exec("INSERT INTO item SELECT n, repeat('large', 20) FROM generate_series(1000, 20000) n");
 }

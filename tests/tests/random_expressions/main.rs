@@ -137,26 +137,26 @@ impl Round {
     }
 
     fn fill(&mut self, table: &str, admitted: &[Expression]) {
-        for (at, expression) in admitted.iter().enumerate() {
+        for (at, expression) in (0..).zip(admitted) {
             let names: Vec<_> = expression.columns.iter().map(|column| &*column.0).collect();
-            let rows: Vec<_> = (0..ROWS)
-                .map(|row| {
-                    let id = row * EXPRESSIONS + at as u64;
-                    let values =
-                        expression.columns.iter().map(|(_, kind)| match self.random.below(12) {
-                            0 => "NULL".to_owned(),
-                            draw => {
-                                values::sql(kind, kind.values[draw as usize % kind.values.len()])
-                            }
-                        });
-                    let fields: Vec<_> = std::iter::once(id.to_string()).chain(values).collect();
-                    format!("({})", fields.join(", "))
-                })
-                .collect();
+            let rows: Vec<_> =
+                (0..ROWS).map(|row| self.row(row * EXPRESSIONS + at, expression)).collect();
             let columns = [&["id"][..], &names].concat().join(", ");
             let rows = rows.join(", ");
             self.pair.source.exec(&format!("INSERT INTO {table} ({columns}) VALUES {rows}"));
         }
+    }
+
+    /// Values of a row for an expression, as SQL writes them.
+    fn row(&mut self, id: u64, expression: &Expression) -> String {
+        let mut fields = vec![id.to_string()];
+        for (_, kind) in &expression.columns {
+            let drawn = self.random.below(2 * kind.values.len() as u64 + 1) as usize;
+            // One in some is NULL.
+            let value = kind.values.get(drawn / 2);
+            fields.push(value.map_or("NULL".to_owned(), |value| values::sql(kind, value)));
+        }
+        format!("({})", fields.join(", "))
     }
 
     fn copy_and_stream(&mut self) {

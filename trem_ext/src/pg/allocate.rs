@@ -312,28 +312,26 @@ mod tests {
         }
     }
 
+    /// Takes a piece, if there is one, writes all of it and looks at it.
+    fn use_one(memory: &Tested, mark: u8) {
+        // SAFETY: as above.
+        unsafe {
+            let piece = memory.alloc(layout(500, 4));
+            if !piece.is_null() {
+                piece.write_bytes(mark, 500);
+                assert_eq!(std::slice::from_raw_parts(piece, 500), [mark; 500]);
+                memory.dealloc(piece, layout(500, 4));
+            }
+        }
+    }
+
     #[test]
     fn pieces_that_threads_take_do_not_overlap() {
         let memory = tested(false);
         std::thread::scope(|scope| {
-            for thread in 0..4_u8 {
+            for mark in 0..4 {
                 let memory = &memory;
-                scope.spawn(move || {
-                    for _ in 0..1000 {
-                        // SAFETY: as above.
-                        unsafe {
-                            let piece = memory.alloc(layout(500, 4));
-                            if piece.is_null() {
-                                continue;
-                            }
-                            piece.write_bytes(thread, 500);
-                            assert!(std::slice::from_raw_parts(piece, 500)
-                                .iter()
-                                .all(|&byte| byte == thread));
-                            memory.dealloc(piece, layout(500, 4));
-                        }
-                    }
-                });
+                scope.spawn(move || (0..1000).for_each(|_| use_one(memory, mark)));
             }
         });
         assert_eq!(memory.given.load(Ordering::Relaxed), 0);
