@@ -1,5 +1,5 @@
-//! Random expressions over random rows, through the walsender: no crash, no task that stops for good
-//! while it may skip rows, and the copy gives what the stream gives.
+//! Random expressions over random rows, through the walsender: no crash, no task that stops for
+//! good while it may skip rows, and the copy gives what the stream gives.
 //!
 //! `TREM_EXPRESSIONS=100000` evaluates as many (an expression on a row each) in place of
 //! [`EVALUATIONS`], in rounds.

@@ -15,8 +15,8 @@ pub(crate) const TYPES: &str = "
     CREATE TYPE pair AS (a int, b text);
     CREATE DOMAIN positive AS int CHECK (VALUE > 0)";
 
-/// What an expression gives of these goes out as text: those made by [`TYPES`], and one of which the
-/// server computes values that it does not read again.
+/// What an expression gives of these goes out as text: those made by [`TYPES`], and one of which
+/// the server computes values that it does not read again.
 pub(crate) const AS_TEXT: [&str; 4] = ["public.mood", "public.pair", "public.positive", "circle"];
 
 pub(crate) const KINDS: &[Kind] = &[
