@@ -159,7 +159,8 @@ fn a_database_in_another_encoding_is_refused_in_words() {
         assert!(found[0][2].as_ref().is_some_and(|hint| hint.contains("ENCODING 'UTF8'")));
         source.failure("SELECT trem.start_task('t')").assert_says(&[&expected]);
         // Whether it finds the table or not: it says so, and no more.
-        let made = source.try_exec("SELECT trem.create_task('u', 'src', 'dst', '{public.größe}')");
+        let create = "SELECT trem.create_task('u', 'src', 'dst', '{public.größe}')";
+        let made = source.try_exec(create);
         if let Err(failure) = made {
             failure.assert_says(&["does not exist"]);
         }
