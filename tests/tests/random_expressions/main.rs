@@ -101,8 +101,7 @@ impl Round {
 
     fn add(&mut self, task: &str, tables: &[&str], expression: &Expression, at: u64) -> bool {
         let (mut sql, mut result) = (expression.sql.clone(), expression.result.as_str());
-        let element = result.trim_end_matches("[]");
-        if values::AS_TEXT.contains(&element) {
+        if values::AS_TEXT.contains(&result) || result.ends_with("[]") {
             (sql, result) = (format!("({sql})::text"), "text");
         }
         // Their names without a length mean a length of one.
