@@ -1,5 +1,5 @@
-//! What keeps the source's server from harm: reading ahead can be turned off, memory that runs out is
-//! an error, and a database in another encoding is refused in words.
+//! What keeps the source's server from harm: reading ahead can be turned off, memory that runs out
+//! is an error, and a database in another encoding is refused in words.
 
 use trem_tests::{wait_for, Pair};
 
@@ -21,7 +21,10 @@ fn write(pair: &mut Pair) {
     for n in 1..200 {
         pair.source.exec(&format!("INSERT INTO item VALUES ({n}, 'small')"));
     }
-    pair.source.exec("BEGIN; UPDATE item SET v = 'kept' WHERE id < 50; SAVEPOINT s; DELETE FROM item; ROLLBACK TO s; COMMIT");
+    pair.source.exec(
+        "BEGIN; UPDATE item SET v = 'kept' WHERE id < 50; SAVEPOINT s; DELETE FROM item;
+         ROLLBACK TO s; COMMIT",
+    );
     pair.source
         .exec("INSERT INTO item SELECT n, repeat('large', 20) FROM generate_series(1000, 20000) n");
 }
@@ -156,7 +159,8 @@ fn a_database_in_another_encoding_is_refused_in_words() {
         assert!(found[0][2].as_ref().is_some_and(|hint| hint.contains("ENCODING 'UTF8'")));
         source.failure("SELECT trem.start_task('t')").assert_says(&[&expected]);
         // Whether it finds the table or not: it says so, and no more.
-        let made = source.try_exec("SELECT trem.create_task('u', 'src', 'dst', '{public.größe}')");
+        let create = "SELECT trem.create_task('u', 'src', 'dst', '{public.größe}')";
+        let made = source.try_exec(create);
         if let Err(failure) = made {
             failure.assert_says(&["does not exist"]);
         }

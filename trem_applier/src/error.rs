@@ -303,6 +303,7 @@ fn shown_message(fields: &ServerError<'_>) -> String {
         // invalid_parameter_value: a setting or an option, not a row.
         (_, "22023") => fields.message.to_owned(),
         ("22", _) => format!("a value does not fit the type of its column{table}"),
+        ("54", _) => format!("a value exceeds a limit of the server{table}"),
         (_, sqlstate) if is_raised(sqlstate) => {
             "a trigger or function raised an exception".to_owned()
         }
@@ -357,7 +358,7 @@ fn kind_of_sqlstate(sqlstate: &str) -> Kind {
             "28" => Kind::Authentication,
             "40" => Kind::Conflict,
             "53" => Kind::Resources,
-            "22" | "23" => Kind::Refused,
+            "22" | "23" | "54" => Kind::Refused,
             _ => Kind::Server,
         },
     }
@@ -387,6 +388,7 @@ mod tests {
             ("23514", None),
             ("P0001", None),
             ("45000", None),
+            ("54000", None),
         ] {
             let error = server(sqlstate, constraint);
             assert_eq!(error.kind(), Kind::Refused);

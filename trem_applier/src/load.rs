@@ -230,8 +230,8 @@ impl Load {
     }
 }
 
-/// Statistics for a table that was just loaded. There are values of which the server cannot make any
-/// (a range of numbers that no float can hold); it has the table all the same.
+/// Statistics for a table that was just loaded. There are values of which the server cannot make
+/// any (a range of numbers that no float can hold); it has the table all the same.
 async fn analyze(target: &Client, task: &str, name: &str) -> Result<()> {
     match target.batch_execute(&format!("ANALYZE {name}")).await.map_err(Error::from) {
         Err(error) if error.sqlstate_code().is_some_and(|of| !is_of_the_session(of.as_bytes())) => {

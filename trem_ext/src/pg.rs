@@ -187,7 +187,8 @@ pub(crate) fn is_standby() -> bool {
 
 /// The encoding of the database's text if it is not UTF-8. There nothing is streamed.
 pub(crate) fn other_encoding() -> Option<String> {
-    // SAFETY: reads a global that is set once per backend; the name is a string of the server's own.
+    // SAFETY: reads a global that is set once per backend; the name is a string of the server's
+    // own.
     unsafe {
         let is_utf8 = pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8;
         let name = || CStr::from_ptr(pg_sys::GetDatabaseEncodingName()).to_string_lossy();

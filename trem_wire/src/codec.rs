@@ -158,22 +158,13 @@ pub fn encode_run(out: &mut Vec<u8>, op: Operation, relation: u32, row_count: u3
     put_bytes(out, rows);
 }
 
-/// The rows of a run that stands first in `frame`, as [`encode_run`] wrote it for a relation.
-///
-/// # Panics
-/// Where no such run is.
-#[must_use]
-pub fn rows_of_run(frame: &[u8], op: Operation, relation: u32) -> &[u8] {
+/// The rows of the run that stands first in `frame`, as [`encode_run`] wrote it.
+pub fn rows_of_first_run(frame: &[u8]) -> Result<&[u8], DecodeError> {
     let mut reader = Reader::new(frame);
-    let read = (|| {
-        let head = (reader.byte()?, reader.varint_u32()?);
-        reader.varint_u32()?;
-        Ok::<_, DecodeError>((head, reader.bytes()?))
-    })();
-    match read {
-        Ok((head, rows)) if head == (operation_tag(op), relation) => rows,
-        _ => panic!("a frame begins with the run that was put there"),
-    }
+    reader.byte()?;
+    reader.varint_u32()?;
+    reader.varint_u32()?;
+    reader.bytes()
 }
 
 fn decode_run(reader: &mut Reader<'_>, op: Operation, frame: &Bytes) -> Result<Run, DecodeError> {

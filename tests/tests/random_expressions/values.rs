@@ -1,4 +1,8 @@
 //! Types and hostile values of each.
+//!
+//! Not among the texts: `now`, `today` and the like. Read as a time they are the time of reading,
+//! which is another one in the stream than in the copy; nobody can tell them from any other text of
+//! a row.
 
 /// A type as `format_type` names it, and values: a literal, or an expression behind `=`.
 pub(crate) struct Kind {
@@ -15,8 +19,8 @@ pub(crate) const TYPES: &str = "
     CREATE TYPE pair AS (a int, b text);
     CREATE DOMAIN positive AS int CHECK (VALUE > 0)";
 
-/// What an expression gives of these goes out as text: those made by [`TYPES`], and one of which the
-/// server computes values that it does not read again.
+/// What an expression gives of these goes out as text: those made by [`TYPES`], and one of which
+/// the server computes values that it does not read again.
 pub(crate) const AS_TEXT: [&str; 4] = ["public.mood", "public.pair", "public.positive", "circle"];
 
 pub(crate) const KINDS: &[Kind] = &[
@@ -82,8 +86,6 @@ pub(crate) const KINDS: &[Kind] = &[
             "YYYY-MM-DD HH24:MI:SS.US TZ",
             "9G999D99",
             "2024-02-30",
-            "now",
-            "today",
             "infinity",
             "4713-01-01 BC",
             "-infinity",

@@ -7,8 +7,9 @@
 //!
 //! # A value that cannot be sent
 //! A function of the server may fail on a value (of an enum without that label, damaged ones), and
-//! would quote it. Such a field becomes NULL here and the failure is noted; who encodes a change asks
-//! for it at the end ([`take_failure`]) and takes the change back. So encoding itself has one way.
+//! would quote it. Such a field becomes NULL here and the failure is noted; who encodes a change
+//! asks for it at the end ([`take_failure`]) and takes the change back. So encoding itself has one
+//! way.
 
 use std::ffi::{c_char, CStr};
 
@@ -180,9 +181,9 @@ fn looked_up(function: pg_sys::Oid, memory: pg_sys::MemoryContext) -> Box<pg_sys
     info
 }
 
-/// Makes room for what depends on the size of a row. Where there is none Rust would end the process,
-/// and then the server ends all others; so it is an error of the server. (What is small comes from
-/// the reserve of `pg::allocate`.)
+/// Makes room for what depends on the size of a row. Where there is none Rust would end the
+/// process, and then the server ends all others; so it is an error of the server. (What is small
+/// comes from the reserve of `pg::allocate`.)
 #[inline]
 pub(crate) fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     if buffer.try_reserve(bytes).is_err() {

@@ -79,10 +79,10 @@ impl Frame {
     pub(crate) fn undo(&mut self, to: Mark) {
         if self.messages.len() > to.messages {
             self.rows.clear();
-            if let Some((operation, relation)) = to.run {
-                let closed = &self.messages[to.messages..];
-                self.rows
-                    .extend_from_slice(&codec::rows_of_run(closed, operation, relation)[..to.rows]);
+            if to.run.is_some() {
+                let closed = codec::rows_of_first_run(&self.messages[to.messages..])
+                    .expect("the run was closed before anything else was said");
+                self.rows.extend_from_slice(&closed[..to.rows]);
             }
             self.messages.truncate(to.messages);
         }
@@ -165,5 +165,58 @@ fn packing(error: std::io::Error) -> StreamError {
     StreamError::Internal {
         what: "a frame of the stream cannot be packed",
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame() -> Frame {
+        Frame::new(Compression::None).expect("no memory is asked for")
+    }
+
+    fn add(frame: &mut Frame, operation: Operation, relation: u32, row: &[u8]) {
+        frame.row(operation, relation).extend_from_slice(row);
+    }
+
+    /// What is taken back leaves no trace, whatever it was, and whatever was there before.
+    #[test]
+    fn a_change_is_taken_back_as_if_it_had_not_been() {
+        type Change = fn(&mut Frame);
+        let changes: [Change; 4] = [
+            |frame| add(frame, Operation::Insert, 7, b"same run"),
+            |frame| add(frame, Operation::Update, 7, b"another run"),
+            |frame| frame.message().push(b'x'),
+            |frame| {
+                add(frame, Operation::Insert, 7, b"same run");
+                frame.message().push(b'x');
+                add(frame, Operation::Delete, 8, b"another run");
+            },
+        ];
+        let befores: [Change; 3] = [
+            |_| {},
+            |frame| frame.message().push(b'y'),
+            |frame| {
+                frame.message().push(b'y');
+                add(frame, Operation::Insert, 7, b"first");
+                add(frame, Operation::Insert, 7, b"second");
+            },
+        ];
+        for before in befores {
+            for change in changes {
+                let (mut tested, mut expected) = (frame(), frame());
+                before(&mut tested);
+                before(&mut expected);
+                let mark = tested.mark();
+                change(&mut tested);
+                tested.undo(mark);
+                for frame in [&mut tested, &mut expected] {
+                    add(frame, Operation::Insert, 7, b"next");
+                }
+                let frames = [tested, expected].map(|mut frame| frame.take().expect("packs"));
+                assert_eq!(frames[0], frames[1]);
+            }
+        }
     }
 }

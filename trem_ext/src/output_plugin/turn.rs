@@ -20,8 +20,8 @@
 //! - When the setting `trem.read_ahead` is off.
 //! - When the server's functions are not where they are expected ([`is_as_expected`]): another
 //!   library has replaced some, or this is a server whose table is another one.
-//! - While the server holds the slot back until others have its WAL (from 17 on, a failover slot and
-//!   `synchronized_standby_slots`): it waits for them where it reads, which we do in its place.
+//! - While the server holds the slot back until others have its WAL (from 17 on, a failover slot
+//!   and `synchronized_standby_slots`): it waits for them where it reads, which we do in its place.
 //! - While a record is being read or decoded: the server asks whether output is pending there too.
 //!   A reader has no record while it reads one. While the server decodes one, it asks only where
 //!   output is written or progress is told, which are functions of the decoding context: `inside`

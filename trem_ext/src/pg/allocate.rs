@@ -1,24 +1,26 @@
 //! The memory of Rust, where a small allocation that fails is an error, not the end.
 //!
-//! Rust ends the process when memory cannot be had, and when a process of the server ends like that,
-//! the server ends all others. A large buffer can be asked for with care (`try_reserve`, see the
-//! plugin's `encode`); a name, a list or a growing table cannot, in any code that is not written
-//! for it. So what is small comes from a reserve when there is nothing else, and that is noted.
-//! Whoever is called by the server asks before and after its work ([`check_memory`]): then it is the
-//! server's own error for it, which ends the stream or the statement and gives its memory back.
+//! Rust ends the process when memory cannot be had, and when a process of the server ends like
+//! that, the server ends all others. A large buffer can be asked for with care (`try_reserve`, see
+//! the plugin's `encode`); a name, a list or a growing table cannot, in any code that is not
+//! written for it. So what is small comes from a reserve when there is nothing else, and that is
+//! noted. Whoever is called by the server asks before and after its work ([`check_memory`]): then
+//! it is the server's own error for it, which ends the stream or the statement and gives its memory
+//! back.
 //!
 //! The reserve is a part of the library's zeroed data: it takes no memory until it is used.
 //!
 //! # The server's own memory
-//! That it runs out is an error already, which is copied wherever it is caught. If there is no memory
-//! for the copy, the copy fails in turn, and so on until the server gives up (a PANIC, which ends all
-//! its processes). So while we run, some memory is kept that is let go the moment the server says that
-//! it has none: it lets those who add their context to an error have a look at it ([`with_parachute`]).
+//! That it runs out is an error already, which is copied wherever it is caught. If there is no
+//! memory for the copy, the copy fails in turn, and so on until the server gives up (a PANIC, which
+//! ends all its processes). So while we run, some memory is kept that is let go the moment the
+//! server says that it has none: it lets those who add their context to an error have a look at it
+//! ([`with_parachute`]).
 //!
 //! # How it is given out
 //! From front to back, and never again until all of it was given back; the end and the number of
-//! pieces are one number, which is compared and swapped. That is enough, because nothing goes on for
-//! long once it was touched.
+//! pieces are one number, which is compared and swapped. That is enough, because nothing goes on
+//! for long once it was touched.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -62,8 +64,8 @@ const PARACHUTE_BYTES: usize = 4 * 1024 * 1024;
 
 static PARACHUTE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Runs a callback of the server, for which memory is kept that is let go by an error which says that
-/// none is left.
+/// Runs a callback of the server, for which memory is kept that is let go by an error which says
+/// that none is left.
 #[inline]
 pub(crate) fn with_parachute<T>(work: impl FnOnce() -> T) -> T {
     if PARACHUTE.load(Ordering::Relaxed).is_null() {
@@ -312,28 +314,26 @@ mod tests {
         }
     }
 
+    /// Takes a piece, if there is one, writes all of it and looks at it.
+    fn use_one(memory: &Tested, mark: u8) {
+        // SAFETY: as above.
+        unsafe {
+            let piece = memory.alloc(layout(500, 4));
+            if !piece.is_null() {
+                piece.write_bytes(mark, 500);
+                assert_eq!(std::slice::from_raw_parts(piece, 500), [mark; 500]);
+                memory.dealloc(piece, layout(500, 4));
+            }
+        }
+    }
+
     #[test]
     fn pieces_that_threads_take_do_not_overlap() {
         let memory = tested(false);
         std::thread::scope(|scope| {
-            for thread in 0..4_u8 {
+            for mark in 0..4 {
                 let memory = &memory;
-                scope.spawn(move || {
-                    for _ in 0..1000 {
-                        // SAFETY: as above.
-                        unsafe {
-                            let piece = memory.alloc(layout(500, 4));
-                            if piece.is_null() {
-                                continue;
-                            }
-                            piece.write_bytes(thread, 500);
-                            assert!(std::slice::from_raw_parts(piece, 500)
-                                .iter()
-                                .all(|&byte| byte == thread));
-                            memory.dealloc(piece, layout(500, 4));
-                        }
-                    }
-                });
+                scope.spawn(move || (0..1000).for_each(|_| use_one(memory, mark)));
             }
         });
         assert_eq!(memory.given.load(Ordering::Relaxed), 0);

@@ -6,23 +6,25 @@
 //! panic, which costs twenty times what catching it here does. What a subtransaction would clean up
 //! is instead cleaned up by hand ([`Before::recover`]): memory, because the caller evaluates in a
 //! context that it resets for every row; references to caches and the like, because they are taken
-//! under a resource owner of our own; and what a backend holds without an owner. A function in C may
-//! read the catalog (a label of an enum, the fields of a row), and whatever goes wrong there leaves
-//! light-weight locks, a wait for a buffer, a lock or a condition. None of these are held where an
-//! expression begins, so all that are found afterwards are the expression's. Functions in C open no
-//! cursors, files, portals or SPI sessions, and no others are admitted.
+//! under a resource owner of our own; and what a backend holds without an owner. A function in C
+//! may read the catalog (a label of an enum, the fields of a row), and whatever goes wrong there
+//! leaves light-weight locks, a wait for a buffer, a lock or a condition. None of these are held
+//! where an expression begins, so all that are found afterwards are the expression's. Functions in
+//! C open no cursors, files, portals or SPI sessions, and no others are admitted.
 //!
-//! A division that the processor refuses (the smallest integer by -1, where nobody looked) comes as a
-//! signal. Every backend makes an error of it but the walsender, which it would end, and all others
-//! with it: so a stream has it handled as backends do ([`handle_division`]). The handler leaves by
-//! the error, with its signal blocked, which the next one would not survive: it is let in again.
+//! A division that the processor refuses (the smallest integer by -1, where nobody looked) comes as
+//! a signal. Every backend makes an error of it but the walsender, which it would end, and all
+//! others with it: so a stream has it handled as backends do ([`handle_division`]). The handler
+//! leaves by the error, with its signal blocked, which the next one would not survive: it is let in
+//! again.
 //!
 //! # What is caught
 //! Everything but errors that are about the session
 //! ([`is_of_the_session`](trem_wire::sqlstate::is_of_the_session)): a cancelled query, no memory, a
 //! lost file. Those go on, for a server that could not be stopped any more, or that takes its own
-//! breakdown for bad data, would be worse than a stream that ends. Everything else is the failure of
-//! the row, even what looks like a bug of the server: the same row would end the stream for ever.
+//! breakdown for bad data, would be worse than a stream that ends. Everything else is the failure
+//! of the row, even what looks like a bug of the server: the same row would end the stream for
+//! ever.
 //!
 //! # What it says
 //! Nothing of its own words: those quote values (`invalid input syntax for type integer: "..."`,
@@ -73,8 +75,8 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// Nobody listens until [`Quiet::end`] of what comes back. Errors that end the session are still
-    /// said, and others are for whoever catches them.
+    /// Nobody listens until [`Quiet::end`] of what comes back. Errors that end the session are
+    /// still said, and others are for whoever catches them.
     #[inline]
     pub(super) fn begin() -> Quiet {
         // SAFETY: variables of this backend, which reads its settings between statements only.
@@ -141,9 +143,9 @@ impl Evaluator {
 /// Runs functions in C of the server over values of a row, as an expression does.
 ///
 /// # Safety
-/// `run` holds nothing that must be dropped: an error jumps out of it. It calls what could be called
-/// in an expression, without a guard around it. Between [`Evaluator::begin`] and the end of its
-/// transaction.
+/// `run` holds nothing that must be dropped: an error jumps out of it. It calls what could be
+/// called in an expression, without a guard around it. Between [`Evaluator::begin`] and the end of
+/// its transaction.
 #[inline]
 pub(crate) unsafe fn over_row<R: Copy>(run: impl FnOnce() -> R) -> Result<R, Failed> {
     // SAFETY: reads and sets the backend's state; single-threaded.
@@ -240,8 +242,9 @@ unsafe fn attempt<R: Copy>(before: &Before, run: impl FnOnce() -> R) -> Result<R
 /// ours if it is about the session.
 ///
 /// # Safety
-/// As for [`Evaluator::evaluate`]. The error leaves by the server's `longjmp`, so that the fields by
-/// which the applier knows it stay: no caller up to the server holds anything that must be dropped.
+/// As for [`Evaluator::evaluate`]. The error leaves by the server's `longjmp`, so that the fields
+/// by which the applier knows it stay: no caller up to the server holds anything that must be
+/// dropped.
 #[inline]
 pub(super) unsafe fn evaluate_hiding(
     state: *mut pg_sys::ExprState,
