@@ -36,10 +36,10 @@ COMMENT ON EVENT TRIGGER trem_note_rewrite IS
 COMMENT ON EVENT TRIGGER trem_note_drop IS
     'Notes in trem.table_change and in the WAL which tables were dropped';
 
--- Whoever publishes may not write to table_change. A definition asks for what came after it, so
+-- A definition asks for what came after it, so
 -- rows go that are older than every one in use. Nobody waits for whoever does the same.
 CREATE FUNCTION trem.forget_changes() RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, trem, pg_temp
+LANGUAGE sql SET search_path = pg_catalog, trem, pg_temp
 AS $$
     DELETE FROM trem.table_change WHERE ctid = ANY (ARRAY(
         SELECT c.ctid FROM trem.table_change AS c

@@ -14,8 +14,8 @@ use crate::error::{given, Error};
 use crate::output_plugin::{lock_leaf, published_definition, KeyedRows, LeafRows};
 
 /// Locks a leaf as a reader does, until the transaction ends. False: TRUNCATE, VACUUM FULL, CLUSTER
-/// or ALTER TABLE gave it a new file since the transaction's snapshot was taken, which does not show
-/// the rows in it.
+/// or ALTER TABLE gave it a new file since the transaction's snapshot was taken, which does not
+/// show the rows in it.
 #[pg_extern(volatile)]
 #[search_path(pg_catalog, trem, pg_temp)]
 fn applier_lock(
@@ -41,9 +41,9 @@ fn applier_rows(
 ) -> Result<SetOfIterator<'static, Vec<u8>>, ErrorReport> {
     let (task, leaf) = (given("task", task)?, given("leaf", leaf)?);
     let version = given("definition_version", definition_version)?;
-    let definition = published_definition(task, version)?;
     let first = block("first_block", given("first_block", first_block)?)?;
     let end = end_block.map(|end| block("end_block", end)).transpose()?;
+    let definition = published_definition(task, version)?;
     let mut rows = LeafRows::open(&definition, leaf.to_u32(), (first, end))?;
     Ok(SetOfIterator::new(std::iter::from_fn(move || match rows.next_frame() {
         Ok(frame) => frame,

@@ -27,7 +27,7 @@ pub const PROTO_VERSION_MIN: u32 = 1;
 
 /// The version that we and the other side speak, which knows these; `None`: there is none.
 #[must_use]
-pub fn common_proto_version(oldest: u32, newest: u32) -> Option<u32> {
+pub fn shared_proto_version(oldest: u32, newest: u32) -> Option<u32> {
     let common = PROTO_VERSION.min(newest);
     (common >= PROTO_VERSION_MIN.max(oldest)).then_some(common)
 }
@@ -49,13 +49,13 @@ pub fn slot_name(task: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{common_proto_version, PROTO_VERSION, PROTO_VERSION_MIN};
+    use super::{shared_proto_version, PROTO_VERSION, PROTO_VERSION_MIN};
 
     #[test]
     fn neighbours_speak_the_newest_version_that_both_know() {
-        assert_eq!(common_proto_version(PROTO_VERSION_MIN, PROTO_VERSION), Some(PROTO_VERSION));
-        assert_eq!(common_proto_version(PROTO_VERSION, PROTO_VERSION + 1), Some(PROTO_VERSION));
-        assert_eq!(common_proto_version(PROTO_VERSION + 1, PROTO_VERSION + 2), None);
-        assert_eq!(common_proto_version(0, PROTO_VERSION_MIN - 1), None);
+        assert_eq!(shared_proto_version(PROTO_VERSION_MIN, PROTO_VERSION), Some(PROTO_VERSION));
+        assert_eq!(shared_proto_version(PROTO_VERSION, PROTO_VERSION + 1), Some(PROTO_VERSION));
+        assert_eq!(shared_proto_version(PROTO_VERSION + 1, PROTO_VERSION + 2), None);
+        assert_eq!(shared_proto_version(0, PROTO_VERSION_MIN - 1), None);
     }
 }

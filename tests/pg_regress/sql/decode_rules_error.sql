@@ -72,11 +72,14 @@ SELECT * FROM shown;
 -- The same of what a table has, for a load: here one frame of the relation (R), an error row (E) for
 -- each row that fails and inserts (I) between them; no value of a row that fails.
 INSERT INTO plain VALUES (1, '7', 1), (2, 'secret', 1), (3, '8', 0), (4, '9', 1);
+SELECT definition_version AS version FROM trem.task WHERE name = 'decode_error' \gset
 SELECT substr(frame, 2, 1) AS first, position('secret'::bytea IN frame) AS leak,
     position('22P02'::bytea IN frame) > 0 AND position('22012'::bytea IN frame) > 0 AS both_errors
-FROM trem.applier_rows('decode_error', 'plain'::regclass) AS frame;
-SELECT count(*) FROM trem.applier_rows('decode_error', 'keyless'::regclass);
-SELECT trem.applier_rows('decode_error', 'pg_class'::regclass);
+FROM trem.applier_rows('decode_error', :version, 'plain'::regclass) AS frame;
+SELECT count(*) FROM trem.applier_rows('decode_error', :version, 'keyless'::regclass);
+SELECT trem.applier_rows('decode_error', :version, 'pg_class'::regclass);
+-- Only by the rules that are current.
+SELECT trem.applier_rows('decode_error', :version - 1, 'plain'::regclass);
 
 SELECT pg_drop_replication_slot('trem_decode_error');
 SELECT trem.stop_task('decode_error');

@@ -27,6 +27,7 @@ CREATE FUNCTION nulls.value(function text, argument text, type regtype) RETURNS 
         WHEN argument = 'using_expression' THEN '''upper(v)'''
         WHEN argument = 'schema_name' THEN '''nulls'''
         WHEN argument IN ('options', 'settings', 'report') THEN '''{}''::jsonb'
+        WHEN argument = 'keys' THEN '''{}''::bytea[]'
         WHEN argument = 'exceptions' THEN '''[]''::jsonb'
         WHEN type IN ('text'::regtype, 'name') THEN '''x'''
         WHEN type = 'boolean'::regtype THEN 'false'

@@ -82,7 +82,7 @@ impl Control {
             (oldest, newest, version) = (row.get(0), row.get(1), row.get(2));
         }
         let number = |version: i32| u32::try_from(version).unwrap_or(0);
-        trem_wire::common_proto_version(number(oldest), number(newest)).ok_or_else(|| {
+        trem_wire::shared_proto_version(number(oldest), number(newest)).ok_or_else(|| {
             let message = format!(
                 "the extension (version {version}) speaks versions {oldest} to {newest} of the \
                  stream, and this applier (version {}) versions {} to {}",

@@ -24,7 +24,7 @@ fn give_way(event: EventTrigger) -> Handled {
 }
 
 /// Whoever takes the extension away would leave the slots of its tasks behind.
-#[pg_extern(security_definer)]
+#[pg_extern]
 #[search_path(pg_catalog, pg_temp)]
 fn keep_slots(event: EventTrigger) -> Result<Handled, ErrorReport> {
     if event.drops_extension() {

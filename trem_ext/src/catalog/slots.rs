@@ -1,5 +1,5 @@
-//! The slots of tasks, for whoever is about to take the extension away. A slot that nobody knows any
-//! more holds back WAL until the disk is full.
+//! The slots of tasks, for whoever is about to take the extension away. A slot that nobody knows
+//! any more holds back WAL until the disk is full.
 
 use serde::Deserialize;
 use trem_wire::PLUGIN;

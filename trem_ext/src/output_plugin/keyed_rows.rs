@@ -1,8 +1,8 @@
 //! Rows of a table by their keys on the target, for an applier that has to read some of them again:
 //! for each key a frame with the row as an insert, or as an error row; or nothing.
 //!
-//! A key that is passed through is looked up by the table's index, with the equality that orders its
-//! type. A key that a rule computes is in no index: the table is scanned once for all keys, and
+//! A key that is passed through is looked up by the table's index, with the equality that orders
+//! its type. A key that a rule computes is in no index: the table is scanned once for all keys, and
 //! compared byte by byte with what the rule makes of each row, which is what the stream sent.
 
 use std::collections::HashMap;
