@@ -138,3 +138,6 @@ COMMENT ON FUNCTION trem.check_task(text) IS
     'Everything that is wrong on the source side of a task, with what to do';
 COMMENT ON FUNCTION trem.explain_task(text) IS
     'What a task makes of each table, and what the target does not get';
+COMMENT ON FUNCTION trem.peek_changes(text, text, integer) IS
+    'What the stream of a task has to say, as rows to read: 1000 lines of it, or as many as '
+    'upto_nchanges says; null: all';

@@ -233,7 +233,7 @@ const STORAGE: [Case; 7] = [
     },
 ];
 
-const NAMES: [Case; 7] = [
+const NAMES: [Case; 8] = [
     Case {
         name: "a table is replaced through its name",
         tables: &["{s}.*"],
@@ -279,6 +279,21 @@ const NAMES: [Case; 7] = [
         adapt: "ALTER SCHEMA {s} RENAME TO {s}_new",
         same: &[("SELECT * FROM {s}_new.d", "SELECT * FROM {s}_new.d")],
         silent: false,
+    },
+    Case {
+        name: "a table, and its schema, get their names back",
+        tables: &["{s}.*"],
+        setup: PLAIN,
+        change: &[
+            "ALTER TABLE {s}.d RENAME TO e",
+            "ALTER TABLE {s}.e RENAME TO d",
+            "ALTER SCHEMA {s} RENAME TO {s}_new",
+            "ALTER SCHEMA {s}_new RENAME TO {s}",
+        ],
+        write: "INSERT INTO {s}.d VALUES (200 + {n}, 'new')",
+        adapt: "",
+        same: &[SAME_D],
+        silent: true,
     },
     Case {
         name: "a table goes to another schema",

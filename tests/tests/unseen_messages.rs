@@ -153,6 +153,21 @@ fn everybody_s_commands_are_noted_whatever_the_session_is_like() {
     }
 }
 
+/// The event triggers go with the extension, in the midst of the command that they would note.
+#[test]
+fn the_extension_is_dropped_and_made_again() {
+    let mut pair = loaded();
+    for drop in ["DROP EXTENSION trem CASCADE", "DROP SCHEMA trem CASCADE"] {
+        pair.source.exec(&format!("BEGIN; DROP TABLE item; {drop}; ROLLBACK"));
+        pair.source.exec(drop);
+        pair.source.exec("ALTER TABLE item ALTER v TYPE text USING v; DROP TABLE IF EXISTS gone");
+        pair.source.exec("DROP SCHEMA IF EXISTS trem_read CASCADE; CREATE EXTENSION trem");
+        pair.source.exec("CREATE TABLE gone (id int)");
+    }
+    pair.source.exec("DROP TABLE gone, item");
+    assert_eq!(pair.source.number("SELECT count(*) FROM trem.table_change"), 2);
+}
+
 const SHADOWS: &str = "CREATE FUNCTION public.never(oid, oid) RETURNS boolean LANGUAGE sql
         AS 'SELECT false';
     CREATE OPERATOR public.= (FUNCTION = public.never, LEFTARG = oid, RIGHTARG = oid);

@@ -6,10 +6,14 @@
 //! nobody asks here whether a task has them: that is for whoever reads. So the command waits for
 //! nothing of ours, and two commands never conflict here.
 
+use trem_wire::Lsn;
+
 use crate::pg::event_trigger::Done;
 use crate::pg::{self, dependency};
 use crate::wal_message::{self, Change};
 
+/// Stands for the tables of a schema, which may be many.
+const EVERY: u32 = 0;
 const TEMPORARY: u8 = b't';
 const PERMANENT: u8 = b'p';
 
@@ -42,7 +46,8 @@ pub(crate) fn note(done: Done) {
         Done::Renamed(table) => write_one(Change::Renamed, table),
         Done::Moved(table) => write_one(Change::Moved, table),
         Done::SchemaRenamed(old_name) => {
-            wal_message::write(&wal_message::schema_renamed(&old_name));
+            let message = wal_message::write(&wal_message::schema_renamed(&old_name));
+            add(message, Change::Moved, EVERY, EVERY);
         }
     }
 }
@@ -55,6 +60,10 @@ fn write_one(change: Change, table: u32) {
 
 fn write(change: Change, relation: u32, root: u32) {
     let message = wal_message::write(&wal_message::changed(change, relation, root));
+    add(message, change, relation, root);
+}
+
+fn add(message: Option<Lsn>, change: Change, relation: u32, root: u32) {
     // The message's position is the row's: later than every publish that did not see it.
     let lsn = message.map_or_else(pg::insert_lsn, |lsn| lsn.0);
     pg::add_table_change(lsn, relation, root, change.as_str());

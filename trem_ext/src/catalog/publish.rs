@@ -93,9 +93,10 @@ pub(crate) fn publish(draft: &Draft, fresh: &Fresh, keep: bool) -> Result<i64, E
     if let Some(reader) = endpoint::username(&draft.task.source)? {
         grant_applier(&reader)?;
     }
-    // What is kept is seen: a stream must not stop at it any more.
-    if let (Some(version), true) = (draft.task.definition_version, unseen.is_empty()) {
-        if !changes_anything(draft, plan)? {
+    if let Some(version) = draft.task.definition_version {
+        // What is kept is seen: no stream must stop at it any more.
+        let seen = unseen.is_empty() && !unseen::is_passed_by(draft)?;
+        if seen && !changes_anything(draft, plan)? {
             return Ok(version);
         }
     }

@@ -113,6 +113,29 @@ fn noted(published: &Published) -> Result<Noted, Error> {
     Ok(noted)
 }
 
+/// Whether a stream may stop at something although there is nothing to ask about (a table was
+/// renamed and renamed back): only a later version goes by it.
+pub(crate) fn is_passed_by(draft: &Draft) -> Result<bool, Error> {
+    let Some(published) = Published::find(draft)? else { return Ok(false) };
+    #[derive(Deserialize)]
+    struct Found {}
+    let leaves = |table: &Before| table.leaves.iter().map(|leaf| leaf.oid).collect::<Vec<_>>();
+    // 0: the tables of a schema.
+    let mut oids = vec![0];
+    for table in &published.tables()? {
+        oids.push(table.oid);
+        oids.extend(leaves(table));
+    }
+    let since = published.content["published_lsn"].as_str().unwrap_or("0/0");
+    let found: Option<Found> = spi::row(
+        "SELECT change FROM trem.table_change
+         WHERE lsn > $1::text::pg_lsn AND (relation = ANY ($2::oid[]) OR root = ANY ($2::oid[]))
+         LIMIT 1",
+        &[since.into(), spi::oids(oids).into()],
+    )?;
+    Ok(found.is_some())
+}
+
 /// Everything that a publish has to ask about. A table that is to be loaded again is no question.
 pub(crate) fn find(draft: &Draft, plan: &Plan) -> Result<Vec<Unseen>, Error> {
     let Some(published) = Published::find(draft)? else { return Ok(Vec::new()) };
