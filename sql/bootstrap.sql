@@ -103,6 +103,7 @@ CREATE TABLE trem.view_token (
     task_id uuid NOT NULL REFERENCES trem.task (task_id) ON DELETE CASCADE
 );
 COMMENT ON TABLE trem.view_token IS 'Tokens with which the views of trem_read call trem.computed';
+
 -- What tells TREM's own messages in the WAL from those of others. Only the owner of the extension
 -- may look. Not dumped: every database has its own.
 CREATE TABLE trem.message_key (

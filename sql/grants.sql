@@ -87,6 +87,8 @@ $$;
 
 COMMENT ON FUNCTION trem.applier_protocol() IS
     'For the applier: the versions of the stream that this extension speaks';
+COMMENT ON FUNCTION trem.grant_applier(text) IS
+    'For upgrades: gives the role of a source endpoint its rights once more';
 COMMENT ON FUNCTION trem.keep_slots() IS 'For the event trigger trem_keep_slots';
 COMMENT ON FUNCTION trem.database_identity() IS
     'Tells one database, and one making of the extension in it, from another';

@@ -12,3 +12,4 @@ fi
 cd "$ROOT/trem_ext"
 cargo pgrx install --release --no-default-features --features "pg$(pg_major "$pg_config")" \
     --pg-config "$pg_config" "${sudo[@]}"
+${sudo[@]/#--/} "$ROOT/tools/upgrade.sh" "$("$pg_config" --sharedir)/extension"

@@ -6,9 +6,9 @@ DECLARE
 BEGIN
     FOR granted IN SELECT * FROM trem_upgrade_role LOOP
         IF granted.is_operator THEN
-            PERFORM trem.grant_operator(granted.role::text::name);
+            PERFORM trem.grant_operator(granted.role);
         ELSE
-            PERFORM trem.grant_applier(granted.role::text::name);
+            PERFORM trem.grant_applier(granted.role::text);
         END IF;
     END LOOP;
 END

@@ -3,10 +3,10 @@
 
 -- Who was granted what, to be granted again at the end.
 CREATE TEMPORARY TABLE trem_upgrade_role ON COMMIT DROP AS
-SELECT DISTINCT acl.grantee::regrole AS role, p.proname = 'start_task' AS is_operator
-FROM pg_proc AS p, aclexplode(p.proacl) AS acl
+SELECT DISTINCT r.rolname AS role, p.proname = 'start_task' AS is_operator
+FROM pg_proc AS p, aclexplode(p.proacl) AS acl JOIN pg_roles AS r ON r.oid = acl.grantee
 WHERE p.pronamespace = 'trem'::regnamespace AND p.proname IN ('start_task', 'applier_tasks')
-  AND acl.grantee <> 0 AND acl.grantee <> p.proowner;
+  AND acl.grantee <> p.proowner;
 
 DO $$
 DECLARE

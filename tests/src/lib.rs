@@ -56,7 +56,7 @@ pub use compare::{difference, table_content, Content};
 pub use database::{Database, Failure};
 pub use large::noise;
 pub use pair::Pair;
-pub use places::{output, root, server_programs};
+pub use places::{extension_scripts, output, root, server_programs};
 pub use random::Random;
 pub use recorder::Recorder;
 pub use wait::{look_until, wait_for, wait_for_value, DEADLINE};

@@ -25,6 +25,12 @@ pub fn server_programs() -> &'static Path {
     FOLDER.get_or_init(|| PathBuf::from(output(Command::new(pg_config()).arg("--bindir")).trim()))
 }
 
+/// Where the server has the scripts of extensions.
+#[must_use]
+pub fn extension_scripts() -> PathBuf {
+    Path::new(output(Command::new(pg_config()).arg("--sharedir")).trim()).join("extension")
+}
+
 /// The folder that holds the copy of the server: both we and the server's user can read it.
 pub(crate) fn server_root() -> PathBuf {
     let path = pg_config().canonicalize().expect("the path of pg_config");

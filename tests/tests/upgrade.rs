@@ -1,9 +1,7 @@
 //! ALTER EXTENSION trem UPDATE, from every version that was released: what comes out is what a new
 //! installation makes, and the tasks are still there.
 
-use std::process::Command;
-
-use trem_tests::{output, root, server_programs, Cluster, Database};
+use trem_tests::{extension_scripts, root, Cluster, Database};
 
 /// Everything that belongs to the extension, one line for each thing that can differ.
 const CATALOG: &str = r"
@@ -89,11 +87,9 @@ fn with_extension(cluster: &Cluster, dbname: &str, version: &str) -> Database {
 
 /// Puts the installation script of an old version beside the one of today.
 fn install(version: &str) {
-    let pg_config = server_programs().join("../../../../../pg_config");
-    let folder = output(Command::new(pg_config).arg("--sharedir"));
     let script = format!("trem--{version}.sql");
     let from = root().join("tests/upgrade").join(&script);
-    std::fs::copy(from, format!("{}/extension/{script}", folder.trim())).expect("to install");
+    std::fs::copy(from, extension_scripts().join(script)).expect("to install");
 }
 
 #[test]

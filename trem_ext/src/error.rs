@@ -141,7 +141,8 @@ fn unseen_hint(task: &str, tables: &[Unseen]) -> String {
     }
     if reloads.len() == tables.len() {
         return format!(
-            "Have them loaded again: {} Or, when the target was adapted by hand: {keep}",
+            "Have them loaded again: {} SELECT trem.start_task('{task}'); Or, when the target was \
+             adapted by hand: {keep}",
             reloads.join(" ")
         );
     }

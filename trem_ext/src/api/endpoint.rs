@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use pgrx::JsonB;
 
 use crate::catalog::endpoint::{self, Endpoint};
+use crate::catalog::publish;
 use crate::error::{given, Error};
 
 #[pg_extern]
@@ -37,4 +38,12 @@ fn read(settings: Option<JsonB>) -> Result<Endpoint, Error> {
     given("name", settings["name"].as_str())?;
     serde_json::from_value(settings)
         .map_err(|error| Error::invalid(format!("settings are no endpoint: {error}"), ""))
+}
+
+/// What a source endpoint does for its role, once more. For upgrades, which make the functions
+/// anew; nobody else may call it.
+#[pg_extern]
+#[search_path(pg_catalog, pg_temp)]
+fn grant_applier(reader: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(publish::grant_applier(given("reader", reader)?)?)
 }

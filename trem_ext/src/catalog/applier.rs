@@ -192,7 +192,11 @@ pub(crate) fn problems(task: Task) -> Result<Vec<Problem>, Error> {
     }
     problems.retain(|problem| match &problem.table {
         None => problem.check != "tables",
-        Some(table) => names.contains(table) && !["rule", "name_clash"].contains(&problem.check),
+        // What changed unseen, the stream meets in its place, and stops there.
+        Some(table) => {
+            let of_draft = ["rule", "name_clash", check::CHANGED].contains(&problem.check);
+            names.contains(table) && !of_draft
+        }
     });
     Ok(problems)
 }

@@ -224,7 +224,8 @@ impl StreamError {
             ),
             StreamError::TableChanged { older: true, task, table, .. }
             | StreamError::KeyNotInWal { older: true, task, table, .. } => {
-                Some(format!("Only a new copy of the table helps: {}.", reload_table(task, table)))
+                let (reload, start) = (reload_table(task, table), start_task(task));
+                Some(format!("Only a new copy of the table helps: {reload} and {start}."))
             }
             StreamError::TableChanged { task, table, .. } => Some(format!(
                 "Make the same change to the target's table, then publish again with {}; or copy \
@@ -261,7 +262,8 @@ impl StreamError {
             )),
             StreamError::LeafTruncated { task, table, .. }
             | StreamError::ValueNotInWal { task, table, .. } => {
-                Some(format!("Copy the table again with {}.", reload_table(task, table)))
+                let (reload, start) = (reload_table(task, table), start_task(task));
+                Some(format!("Copy the table again with {reload} and {start}."))
             }
             StreamError::OptionInvalid { .. }
             | StreamError::DefinitionUnreadable { .. }
@@ -309,22 +311,22 @@ fn unseen_detail(change: Change, leaf: Option<&str>) -> String {
 
 fn unseen_hint(change: Change, task: &str, table: &str, leaf: Option<&str>) -> String {
     let keep = format!("SELECT trem.start_task({}, keep => true)", quote_literal(task));
-    let reload = reload_table(task, table);
+    let (reload, start) = (reload_table(task, table), start_task(task));
     match change {
         Change::Dropped if leaf.is_none() => format!("To leave its rows there, go on with {keep}."),
         Change::Renamed | Change::Moved => format!(
-            "Rename the target's table as well and go on with {keep}; or publish with {}, which \
-             names the tables to copy again.",
-            start_task(task)
+            "Rename the target's table as well and go on with {keep}; or publish with {start}, \
+             which names the tables to copy again."
         ),
         Change::Unlogged => format!(
             "Have it logged with ALTER TABLE {} SET LOGGED; then copy the table again with \
-             {reload}; or, when the target's rows were adapted by hand, go on with {keep}.",
+             {reload} and {start}; or, when the target's rows were adapted by hand, go on with \
+             {keep}.",
             leaf.unwrap_or(table)
         ),
         _ => format!(
-            "Copy the table again with {reload}; or, when the target's rows were adapted by hand, \
-             go on with {keep}."
+            "Copy the table again with {reload} and {start}; or, when the target's rows were \
+             adapted by hand, go on with {keep}."
         ),
     }
 }
