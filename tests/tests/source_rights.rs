@@ -255,7 +255,8 @@ fn a_row_is_read_again_without_code_of_its_keys_types() {
              CREATE DOMAIN app.mood_d AS app.mood;
              CREATE TABLE app.doc (k {key} PRIMARY KEY, big text, n int);
              ALTER TABLE app.doc ALTER big SET STORAGE EXTERNAL;
-             INSERT INTO app.doc VALUES ('(a)', repeat('x', 9000), 1), ('(b)', repeat('y', 9000), 2)"
+             INSERT INTO app.doc VALUES ('(a)', repeat('x', 9000), 1),
+                 ('(b)', repeat('y', 9000), 2)"
         ));
         create_task(&mut alice, "app.doc", "{}");
         alice.exec("SELECT trem.set_filter('t', 'app.doc', 'length(big) > 10')");
@@ -268,10 +269,7 @@ fn a_row_is_read_again_without_code_of_its_keys_types() {
              CREATE CAST (app.mood AS text) WITH FUNCTION app.mood_text(app.mood) AS IMPLICIT",
         );
         pair.follow("t", |source| source.exec("UPDATE app.doc SET n = n + 1"));
-        pair.assert_same(
-            "SELECT k::text, big, n FROM app.doc",
-            "SELECT k::text, big, n FROM app.doc",
-        );
+        pair.assert_same("SELECT big, n FROM app.doc", "SELECT big, n FROM app.doc");
         nobody_was_spied_on(&mut pair);
     }
 }

@@ -6,9 +6,9 @@
 //! A pseudonym is a keyed hash: equal values stay equal, so joins still work, and without the key
 //! nobody can try values out. Nor can anybody ask for the pseudonym of a value of their own: there
 //! are pseudonyms only while TREM evaluates a rule over a row (and for superusers, who can read the
-//! keys). Keys are rows of `trem.mask_key`, which only the owner of the extension can read. A stream
-//! loads the keys that its rules name when it starts, because nothing can be read while decoding; an
-//! SQL session reads a key once in a transaction, as the owner.
+//! keys). Keys are rows of `trem.mask_key`, which only the owner of the extension can read. A
+//! stream loads the keys that its rules name when it starts, because nothing can be read while
+//! decoding; an SQL session reads a key once in a transaction, as the owner.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
