@@ -269,10 +269,7 @@ fn a_row_is_read_again_without_code_of_its_keys_types() {
              CREATE CAST (app.mood AS text) WITH FUNCTION app.mood_text(app.mood) AS IMPLICIT",
         );
         pair.follow("t", |source| source.exec("UPDATE app.doc SET n = n + 1"));
-        pair.assert_same(
-            "SELECT k::text, big, n FROM app.doc",
-            "SELECT k::text, big, n FROM app.doc",
-        );
+        pair.assert_same("SELECT big, n FROM app.doc", "SELECT big, n FROM app.doc");
         nobody_was_spied_on(&mut pair);
     }
 }
