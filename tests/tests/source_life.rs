@@ -132,10 +132,7 @@ fn a_task_from_a_restored_dump_goes_on_once_it_is_published_there() {
     restored.exec("SELECT trem.start_task('t')");
     restored.exec("SELECT trem.start_task('m')");
     restored.exec("INSERT INTO item VALUES (1000, 'new')");
-    // The target holds rows of the old database: what is said about that leads on, too.
-    let again = pair.applier_of(&run).wait();
-    again.assert_code(1).assert_says(&["TRUNCATE"]);
-    pair.target.exec("TRUNCATE item, masked.item");
+    // The tables of the target are the task's own: what the old database left in them is replaced.
     pair.applier_of(&run).wait().assert_code(0);
     let run = ["run", "--task", "m", "--until-caught-up", "--source", &source];
     pair.applier_of(&run).wait().assert_code(0);

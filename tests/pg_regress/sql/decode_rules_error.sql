@@ -69,7 +69,7 @@ UPDATE full_key SET n = 2;
 DELETE FROM full_key;
 SELECT * FROM shown;
 
--- The same of what a table has, for a load: here one frame of the relation (R), an error row (E) for
+-- The same of what a table has, for a load: a frame of the relation (R), an error row (E) for
 -- each row that fails and inserts (I) between them; no value of a row that fails.
 INSERT INTO plain VALUES (1, '7', 1), (2, 'secret', 1), (3, '8', 0), (4, '9', 1);
 SELECT definition_version AS version FROM trem.task WHERE name = 'decode_error' \gset
