@@ -86,7 +86,7 @@ impl Operators {
         .map(|call| format!("SELECT trem.{call}"))
         .collect();
         calls.push(format!("SELECT trem.drop_transformation({rule})"));
-        calls.push(format!("SELECT trem.applier_rows('a', {oid})"));
+        calls.push(format!("SELECT trem.applier_rows('a', 1, {oid})"));
         calls.extend(
             [
                 "SELECT password FROM trem.endpoint_password",

@@ -375,8 +375,9 @@ impl Grid<'_> {
                 obeyed = true;
                 continue;
             }
+            let starts = statement.contains("start_task") && !keeps && hint.contains("keep =>");
             match self.follow {
-                Follow::Keep if reloads => continue,
+                Follow::Keep if reloads || starts => continue,
                 Follow::Reload if keeps && hint.contains("reload_table") => continue,
                 _ => {}
             }

@@ -122,14 +122,13 @@ fn a_row_that_an_expression_cannot_take_stops_a_task_that_does_not_skip() {
     assert_eq!(pair.target.number("SELECT count(*) FROM item"), 2);
 }
 
-/// The label of a value is gone. It can be compared no more, nor written: with the first the server
-/// speaks of its cache.
+/// The label of a value is gone. It can be compared no more, nor written.
 #[test]
 fn values_of_an_enum_without_their_label_are_skipped() {
     let rule = "add_column('t', 'public.item', 'good', 'boolean', '$$sad$$ < mood')";
-    for (rules, column, sqlstate) in [
-        (&[rule, "exclude_column('t', 'public.item', 'mood')"][..], "mood > 'sad'", "XX000"),
-        (&[][..], "mood::text", "22P03"),
+    for (rules, column) in [
+        (&[rule, "exclude_column('t', 'public.item', 'mood')"][..], "mood > 'sad'"),
+        (&[][..], "mood::text"),
     ] {
         let create = "CREATE TYPE mood AS ENUM ('sad', 'ok');
             CREATE TABLE item (id int PRIMARY KEY, mood mood, n int)";
@@ -146,7 +145,7 @@ fn values_of_an_enum_without_their_label_are_skipped() {
                 FROM trem.exception ORDER BY key, operation";
             pair.source.rows(exceptions).into_iter().map(|row| row[0].clone()).collect::<Vec<_>>()
         };
-        let line = |line: &str| Some(format!("{line} {sqlstate}"));
+        let line = |line: &str| Some(format!("{line} 22P03"));
         assert_eq!(found(&mut pair), [line("insert (2)")]);
         pair.follow("t", |source| {
             source.exec("UPDATE item SET n = 3 WHERE id IN (1, 2)");

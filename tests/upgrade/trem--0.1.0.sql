@@ -914,8 +914,8 @@ CREATE  FUNCTION "pinned_settings"() RETURNS TABLE (
 	"value" TEXT  /* & '_ str */
 )
 IMMUTABLE STRICT PARALLEL SAFE
-LANGUAGE internal
-AS 'now';
+LANGUAGE sql
+AS $$ SELECT 'TimeZone', 'UTC' $$;
 
 -- trem::api::report::preview_statement
 CREATE  FUNCTION "preview_statement"(
@@ -994,7 +994,7 @@ COMMENT ON FUNCTION trem.operation() IS
 CREATE FUNCTION trem.computed(example anyelement, rule_id bigint, relation regclass,
                               attnums smallint[], names text[], expression text,
                               VARIADIC columns "any") RETURNS anyelement
-LANGUAGE internal
+LANGUAGE internal AS 'int4in';
 COMMENT ON FUNCTION trem.computed(anyelement, bigint, regclass, smallint[], text[], text, "any") IS
     'For the views of trem_read: the value of an expression, whose errors show no value';
 

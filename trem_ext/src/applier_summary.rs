@@ -8,7 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use trem_wire::definition::{DefinedLeaf, DefinedTable};
 
-use crate::catalog::name::quoted;
+use crate::catalog::name::{display, quoted};
 use crate::error::{given, Error};
 use crate::output_plugin::published_definition;
 use crate::pg::table::{self, Locked};
@@ -32,7 +32,11 @@ fn applier_summary(
 }
 
 fn summary(table: &DefinedTable, leaf: &DefinedLeaf) -> Result<(i64, AnyNumeric), Error> {
-    let unreadable = || Error::Catalog("a table of the task is none any more".to_owned());
+    let unreadable = || {
+        let name = display(&table.source_schema, &table.source_name);
+        let hint = "trem.check_task says more.";
+        Error::invalid(format!("{name} or a partition of it is no table any more"), hint)
+    };
     let locked = table::lock(leaf.oid).filter(Locked::has_rows).ok_or_else(unreadable)?;
     let sql = statement(table, leaf, &locked).ok_or_else(unreadable)?;
     let found = pg::as_role(locked.owner, || {

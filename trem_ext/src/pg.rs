@@ -264,11 +264,12 @@ pub(crate) fn read_value(
     }
 }
 
-/// The operator by which an index of the type finds equal values, as SQL names it.
+/// The operator by which an index of the type finds equal values, as SQL names it. `None` as well
+/// if that name does not lead to it: a cast that somebody made for the type may be in the way.
 pub(crate) fn equality(type_oid: pg_sys::Oid) -> Option<String> {
     let flags = pg_sys::TYPECACHE_EQ_OPR as i32;
     // SAFETY: lookups in the catalog; the entry of a type is never null, and what an operator that
-    // exists is named neither.
+    // exists is named neither. The parser takes a list of the two names.
     unsafe {
         let operator = (*pg_sys::lookup_type_cache(type_oid, flags)).eq_opr;
         if operator == pg_sys::Oid::INVALID {
@@ -277,12 +278,22 @@ pub(crate) fn equality(type_oid: pg_sys::Oid) -> Option<String> {
         let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
         let row = pg_sys::SearchSysCache1(cache, operator.into());
         let schema = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>()).oprnamespace;
-        let name = utf8(
-            (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>()).oprname.data.as_ptr(),
-        );
+        let name =
+            (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>()).oprname.data.as_ptr();
+        let names = [pg_sys::get_namespace_name(schema), pg_sys::pstrdup(name)];
         pg_sys::ReleaseSysCache(row);
-        let schema = utf8(pg_sys::get_namespace_name(schema));
-        Some(format!("OPERATOR({}.{name})", pgrx::spi::quote_identifier(schema)))
+        let list = names.iter().fold(std::ptr::null_mut(), |list, name| {
+            pg_sys::lappend(list, pg_sys::makeString(*name).cast())
+        });
+        let meant = pg_sys::oper(std::ptr::null_mut(), list, type_oid, type_oid, true, -1);
+        if meant.is_null() {
+            return None;
+        }
+        let found = pg_sys::oprid(meant);
+        pg_sys::ReleaseSysCache(meant);
+        let [schema, name] = names.map(|name| utf8(name));
+        let sql = format!("OPERATOR({}.{name})", pgrx::spi::quote_identifier(schema));
+        (found == operator).then_some(sql)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happens to tables in the matrix of `history_matrix`.
 
 /// What happens to a table. `$t` is its name.
-pub struct Case {
+pub(crate) struct Case {
     pub name: &'static str,
     /// Before the table is made: types.
     pub types: &'static str,
@@ -382,4 +382,4 @@ const PARTITION_CHANGES: &[Case] = &[
     },
 ];
 
-pub const ALL: [&[Case]; 5] = [RETYPES, COLUMNS, IDENTITIES, TYPES, PARTITION_CHANGES];
+pub(crate) const ALL: [&[Case]; 5] = [RETYPES, COLUMNS, IDENTITIES, TYPES, PARTITION_CHANGES];

@@ -262,9 +262,8 @@ fn check_unseen(draft: &Draft, plan: &Plan, problems: &mut Vec<Problem>) -> Resu
         let hint = match found.reason {
             Reason::Gone(_) => format!("To leave it at that: {keep}"),
             _ => format!(
-                "SELECT trem.reload_table('{task}', {}); SELECT trem.start_task('{task}'); or, when \
-                 the target was adapted by hand: \
-                 {keep}",
+                "SELECT trem.reload_table('{task}', {}); SELECT trem.start_task('{task}'); or, \
+                 when the target was adapted by hand: {keep}",
                 name::literal(&found.table)
             ),
         };

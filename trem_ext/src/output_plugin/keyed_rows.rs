@@ -2,8 +2,9 @@
 //! for each key a frame with the row as an insert, or as an error row; or nothing.
 //!
 //! A key that is passed through is looked up by the table's index, with the equality that orders
-//! its type. A key that a rule computes is in no index: the table is scanned once for all keys, and
-//! compared byte by byte with what the rule makes of each row, which is what the stream sent.
+//! its type. A key that a rule computes is in no index (and some types have casts that hide their
+//! equality): the table is scanned once for all keys, and compared byte by byte with what the rule
+//! makes of each row, which is what the stream sent.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -100,12 +101,14 @@ fn taken(output: &mut Output) -> Result<Option<Vec<u8>>, StreamError> {
     }
 }
 
-/// The key's columns, if all of them are passed through.
+/// The key's columns, if all of them are passed through and can be asked for in SQL.
 fn columns(table: &DefinedTable) -> Option<Vec<KeyColumn>> {
     let key = table.columns.iter().filter(|column| column.key);
     key.map(|column| {
-        column.expression.is_none().then(|| KeyColumn {
-            type_oid: pg_sys::Oid::from(column.type_oid),
+        let type_oid = pg_sys::Oid::from(column.type_oid);
+        let found = column.expression.is_none() && pg::equality(type_oid).is_some();
+        found.then_some(KeyColumn {
+            type_oid,
             type_modifier: column.type_modifier,
             attnum: column.attnum,
         })
