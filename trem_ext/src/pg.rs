@@ -28,7 +28,7 @@ use std::ffi::{c_char, CStr};
 use pgrx::{pg_sys, PgList};
 use trem_wire::message::RowFormat;
 
-pub(crate) use allocate::{check_memory, forget_shortage, with_parachute};
+pub(crate) use allocate::{check_memory, forget_shortage, out_of_memory, with_parachute};
 pub(crate) use change_at_hand::{change_at_hand, ChangeAtHand, CommitAtHand};
 pub(crate) use dependency::{lock_against_ddl, sees_one_moment};
 pub(crate) use evaluate::{handle_division, over_row, Evaluator, Failed};

@@ -14,10 +14,10 @@
 use std::ffi::{c_char, CStr};
 
 use pgrx::pg_sys::{self, BuiltinOid, Datum};
-use pgrx::{ereport, varlena, PgSqlErrorCode};
+use pgrx::varlena;
 use trem_wire::message::RowFormat;
 
-use crate::pg::{over_row, Failed};
+use crate::pg::{out_of_memory, over_row, Failed};
 
 /// One per column, made when the relation is set up.
 pub(crate) enum Encoder {
@@ -188,7 +188,7 @@ fn looked_up(function: pg_sys::Oid, memory: pg_sys::MemoryContext) -> Box<pg_sys
 pub(crate) fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     if buffer.try_reserve(bytes).is_err() {
         let message = format!("out of memory: a row of the stream needs {bytes} bytes more");
-        ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message);
+        out_of_memory(message);
     }
 }
 

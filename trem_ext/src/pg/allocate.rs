@@ -28,7 +28,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use pgrx::{ereport, pg_sys, PgSqlErrorCode};
+use pgrx::{pg_sys, PgSqlErrorCode};
 
 /// More than one callback needs: a frame, the description of a task, texts of an error.
 const RESERVE_BYTES: usize = 4 * 1024 * 1024;
@@ -50,8 +50,19 @@ pub(crate) fn check_memory() {
 #[cold]
 fn raise() {
     forget_shortage();
-    let message = "out of memory: what was left is the reserve of the library trem";
-    ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message);
+    out_of_memory("out of memory: what was left is the reserve of the library trem".to_owned());
+}
+
+/// Raises the server's error. Unit tests are linked without a server.
+#[cold]
+pub(crate) fn out_of_memory(message: String) {
+    #[cfg(not(test))]
+    pgrx::ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message);
+    #[cfg(test)]
+    {
+        drop(message);
+        std::process::abort();
+    }
 }
 
 /// Something new begins, which is not to blame for what was.
