@@ -85,6 +85,13 @@ BEGIN
 END
 $$;
 
+COMMENT ON TABLE trem.task_table IS 'Drafts: the tables and patterns of tasks';
+COMMENT ON TABLE trem.rule IS 'Drafts: filters and transformations of tables';
+COMMENT ON TABLE trem.task_load IS 'How often each table of a task was asked to be loaded again';
+COMMENT ON TABLE trem.task_report IS 'What appliers last said of tasks';
+COMMENT ON TABLE trem.table_report IS 'What appliers last said of the tables of tasks';
+COMMENT ON TABLE trem.exception_report IS 'Rows that are skipped, as appliers report them';
+COMMENT ON VIEW trem.source_table IS 'For TREM: the tables of this database that a task can have';
 COMMENT ON FUNCTION trem.applier_protocol() IS
     'For the applier: the versions of the stream that this extension speaks';
 COMMENT ON FUNCTION trem.grant_applier(text) IS
