@@ -39,8 +39,8 @@ pub(crate) use owner::{
 pub(crate) use settings::{PinnedSettings, READ_AHEAD};
 pub(crate) use sql_type::{JsonText, PgLsn, TextBytes, Xid8};
 pub(crate) use type_name::{
-    base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, parse_type,
-    type_name, type_name_with_modifier,
+    base_type, has_default_operator_class, lacks_collation, parse_type, type_name,
+    type_name_with_modifier,
 };
 pub(crate) use type_shape::{remember_order, type_shapes};
 pub(crate) use wal::{add_table_change, insert_lsn, log_message, message_key, top_full_xid};

@@ -12,9 +12,7 @@ use super::problem::Problem;
 use super::shape::{Guard, Shape, ShapedColumn};
 use crate::error::Error;
 use crate::pg::expression::{compile, Compiled, Fault};
-use crate::pg::{
-    base_type, has_default_operator_class, has_leakproof_equality, lacks_collation, type_name,
-};
+use crate::pg::{base_type, equality, has_default_operator_class, lacks_collation, type_name};
 
 const BOOL: u32 = 16;
 /// The longest expression, in characters.
@@ -50,7 +48,7 @@ pub(crate) fn check(shape: &mut Shape) -> Findings {
             Ok(compiled) => {
                 findings.remarks.extend(rereads(shape, &compiled, None));
                 findings.remarks.push(filter_remark(shape));
-                findings.remarks.extend(barrier_remark(shape));
+                findings.remarks.extend(search_remark(shape));
                 of_filter = guard(&compiled);
                 findings.mask_keys.extend(compiled.pseudonym_keys);
             }
@@ -282,23 +280,22 @@ fn filter_remark(shape: &Shape) -> Problem {
     Problem::info("filter", message, hint).of(shape.table.display())
 }
 
-/// A row is read again by its key through a view whose filter comes first: there an index serves
-/// only comparisons that can tell nothing of other rows. One such column of the key narrows the
-/// search.
-fn barrier_remark(shape: &Shape) -> Option<Problem> {
+/// A row is read again by its key, which must be in the table's index as it is, and SQL must be able
+/// to ask for it (`output_plugin::keyed_rows`).
+fn search_remark(shape: &Shape) -> Option<Problem> {
     let table = &shape.table;
-    let keys = || shape.columns.iter().filter(|column| column.key);
-    let served = |column: &ShapedColumn| {
-        column.computed.is_none() && has_leakproof_equality(column.output.type_oid)
+    let is_found = |column: &ShapedColumn| {
+        let type_oid = pg_sys::Oid::from(column.output.type_oid);
+        column.computed.is_none() && equality(type_oid).is_some()
     };
-    let first = keys().next()?;
-    if table.replica_identity == "full" || keys().any(served) {
+    let missed = shape.columns.iter().find(|column| column.key && !is_found(column))?;
+    if table.replica_identity == "full" {
         return None;
     }
     let message = format!(
-        "a row that has to be read again is searched in the whole table: behind a filter no index \
-         finds values of type {}",
-        first.output.type_name
+        "a row that has to be read again is searched in the whole table: no index finds what the \
+         task has as \"{}\"",
+        missed.name
     );
     let quoted = name::qualified(&table.schema, &table.name);
     let hint = format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL; avoids reading again.");

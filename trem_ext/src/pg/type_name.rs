@@ -92,16 +92,6 @@ pub(crate) fn has_default_operator_class(type_oid: u32, method: &str) -> bool {
     found != pg_sys::Oid::INVALID
 }
 
-/// Whether the type's default equality may be tried on rows that a security barrier holds back.
-pub(crate) fn has_leakproof_equality(type_oid: u32) -> bool {
-    let flags = pg_sys::TYPECACHE_EQ_OPR as i32;
-    // SAFETY: lookups in the catalog; the entry of a type is never null.
-    unsafe {
-        let operator = (*pg_sys::lookup_type_cache(pg_sys::Oid::from(type_oid), flags)).eq_opr;
-        operator != pg_sys::Oid::INVALID && pg_sys::get_func_leakproof(pg_sys::get_opcode(operator))
-    }
-}
-
 /// Whether a value needs a collation and its expression does not tell which. A view cannot have
 /// such a column.
 pub(crate) fn lacks_collation(expression: *mut pg_sys::Expr) -> bool {
