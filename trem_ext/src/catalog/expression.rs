@@ -280,8 +280,8 @@ fn filter_remark(shape: &Shape) -> Problem {
     Problem::info("filter", message, hint).of(shape.table.display())
 }
 
-/// A row is read again by its key, which must be in the table's index as it is, and SQL must be able
-/// to ask for it (`output_plugin::keyed_rows`).
+/// A row is read again by its key, which must be in the table's index as it is, and SQL must be
+/// able to ask for it (`output_plugin::keyed_rows`).
 fn search_remark(shape: &Shape) -> Option<Problem> {
     let table = &shape.table;
     let is_found = |column: &ShapedColumn| {
